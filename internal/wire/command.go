@@ -1,0 +1,126 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"strings"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/proto"
+
+	"tideline/pkg/chat"
+	wirev1 "tideline/schemas/wire/tideline/v1"
+)
+
+// Content types of im.inbound. A record without the header is protobuf.
+const (
+	ContentTypeProtobuf = "application/x-protobuf"
+	ContentTypeJSON     = "application/json"
+)
+
+// EncodeCommand gives a command's protobuf form.
+func EncodeCommand(c *chat.Command) []byte {
+	b := bodies{c.Message, c.Create, c.Join, c.Leave, c.Role, c.Mute, c.Nickname, c.Update, c.Edit, c.Recall, c.Dissolve}
+	return marshal(&wirev1.Command{
+		ConversationId: c.Conversation.String(), SenderId: int64(c.Sender), ClientMsgId: c.ClientMsgID,
+		OriginalAt: c.OriginalAt, ExpiresAt: c.ExpiresAt, Body: b.encode(),
+	})
+}
+
+// DecodeCommand reads the value of an im.inbound record. The error is a *chat.Error; the command is returned with it as
+// far as it could be read, so that a rejection can name it, and is nil where nothing could be. It is not validated yet.
+func DecodeCommand(contentType string, value []byte) (*chat.Command, error) {
+	if len(value) > chat.MaxCommandBytes {
+		return nil, chat.Refuse(chat.CodeTooLarge, "the record has %d bytes, %d are allowed", len(value), chat.MaxCommandBytes)
+	}
+	mediaType, _, _ := strings.Cut(contentType, ";")
+	switch strings.ToLower(strings.TrimSpace(mediaType)) {
+	case "", ContentTypeProtobuf, "application/protobuf":
+		return decodeProtobuf(value)
+	case ContentTypeJSON:
+		return decodeJSON(value)
+	}
+	return nil, chat.RefuseField(chat.CodeNotAcceptable, "content-type", "is neither %s nor %s", ContentTypeProtobuf, ContentTypeJSON)
+}
+
+func decodeProtobuf(value []byte) (*chat.Command, error) {
+	var w wirev1.Command
+	if err := proto.Unmarshal(value, &w); err != nil {
+		return nil, chat.Refuse(chat.CodeMalformed, "the record is not a Command").Because(err)
+	}
+	c := &chat.Command{
+		Sender: chat.UserID(w.GetSenderId()), ClientMsgID: w.GetClientMsgId(), OriginalAt: w.GetOriginalAt(), ExpiresAt: w.GetExpiresAt(),
+	}
+	var b bodies
+	c.Type, b = decodeBody(w.GetBody())
+	c.Message, c.Create, c.Join, c.Leave, c.Role, c.Mute = b.message, b.create, b.join, b.leave, b.role, b.mute
+	c.Nickname, c.Update, c.Edit, c.Recall, c.Dissolve = b.nickname, b.update, b.edit, b.recall, b.dissolve
+	id, err := chat.ParseConversationID(w.GetConversationId())
+	if err != nil {
+		return c, chat.RefuseField(chat.CodeInvalidField, "conversation_id", "is not the id of a conversation").Because(err)
+	}
+	c.Conversation = id
+	if hasUnknown(&w) {
+		return c, chat.Refuse(chat.CodeUnknownField, "the Command has a field that this version does not know")
+	}
+	if c.Type == 0 {
+		return c, chat.RefuseField(chat.CodeInvalidField, "body", "is missing")
+	}
+	return c, nil
+}
+
+// hasUnknown tells whether the command, or its body, has fields of a later version: numbering it without them would
+// change what the sender meant.
+func hasUnknown(w *wirev1.Command) bool {
+	if len(w.ProtoReflect().GetUnknown()) > 0 {
+		return true
+	}
+	body := w.GetBody()
+	if body == nil {
+		return false
+	}
+	r := body.ProtoReflect()
+	if len(r.GetUnknown()) > 0 {
+		return true
+	}
+	field := r.WhichOneof(r.Descriptor().Oneofs().Get(0))
+	return field != nil && len(r.Get(field).Message().GetUnknown()) > 0
+}
+
+func decodeJSON(value []byte) (*chat.Command, error) {
+	if !utf8.Valid(value) {
+		return nil, chat.Refuse(chat.CodeMalformed, "the record is not valid UTF-8")
+	}
+	var c chat.Command
+	dec := json.NewDecoder(bytes.NewReader(value))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&c); err != nil {
+		return &c, RefuseJSON(err)
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return &c, chat.Refuse(chat.CodeMalformed, "the record is more than one JSON value")
+	}
+	return &c, nil
+}
+
+// RefuseJSON turns an error of encoding/json into a refusal that names the field at fault where there is one.
+func RefuseJSON(err error) *chat.Error {
+	var refused *chat.Error
+	if errors.As(err, &refused) {
+		return refused
+	}
+	var wrongType *json.UnmarshalTypeError
+	if errors.As(err, &wrongType) {
+		return chat.RefuseField(chat.CodeInvalidField, wrongType.Field, "is a %s, which does not fit here", wrongType.Value).Because(err)
+	}
+	if errors.Is(err, chat.ErrMalformedID) {
+		return chat.Refuse(chat.CodeInvalidField, "%s", err.Error())
+	}
+	// encoding/json has no type for this one; the text is part of its compatibility promise in practice and tested here.
+	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+		return chat.RefuseField(chat.CodeUnknownField, strings.Trim(name, `"`), "is not known here")
+	}
+	return chat.Refuse(chat.CodeMalformed, "the text is not the JSON that belongs here").Because(err)
+}

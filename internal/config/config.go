@@ -1,0 +1,341 @@
+package config
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// Section is a struct of settings under a name; Into points at a struct that holds the defaults. If it has a method
+// Validate() error, that is called once everything is filled in.
+type Section struct {
+	Name string
+	Into any
+}
+
+// Validator is a section that can judge itself. It names every fault at once.
+type Validator interface{ Validate() error }
+
+// Loaded is the result of Load.
+type Loaded struct {
+	settings []*setting
+	// PrintConfig tells that -print-config was given: the caller prints and ends.
+	PrintConfig bool
+	// Args are the arguments behind the flags.
+	Args []string
+}
+
+type setting struct {
+	key, env, help string
+	value          reflect.Value
+	source         string
+}
+
+// Load fills the sections for the command called name. It returns flag.ErrHelp when help was asked for; the usage is then
+// written already. Every fault is in the error, one a line.
+func Load(name string, args, environ []string, output io.Writer, sections ...Section) (*Loaded, error) {
+	l := &Loaded{}
+	for _, s := range sections {
+		l.collect(s.Name, reflect.ValueOf(s.Into).Elem())
+	}
+	fs := flag.NewFlagSet(name, flag.ContinueOnError)
+	fs.SetOutput(output)
+	file := fs.String("config", "", "YAML file of settings (TIDELINE_CONFIG)")
+	fs.BoolVar(&l.PrintConfig, "print-config", false, "print every setting, its value and where it comes from, and end")
+	type given struct {
+		s    *setting
+		text string
+	}
+	var flags []given
+	for _, s := range l.settings {
+		take := func(text string) error { flags = append(flags, given{s, text}); return nil }
+		usage := fmt.Sprintf("%s (%s, default %q)", s.help, s.env, text(s.value))
+		if s.value.Kind() == reflect.Bool {
+			fs.BoolFunc(s.key, usage, take)
+		} else {
+			fs.Func(s.key, usage, take)
+		}
+	}
+	if err := fs.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return nil, err
+		}
+		return nil, l.nearest(err, args)
+	}
+	l.Args = fs.Args()
+
+	env := map[string]string{}
+	for _, kv := range environ {
+		if k, v, ok := strings.Cut(kv, "="); ok && strings.HasPrefix(k, prefix) {
+			env[k] = v
+		}
+	}
+	if *file == "" {
+		*file = env[prefix+"CONFIG"]
+	}
+	delete(env, prefix+"CONFIG")
+	var faults []error
+	if *file != "" {
+		faults = append(faults, l.fromFile(*file))
+	}
+	faults = append(faults, l.fromEnvironment(env))
+	for _, f := range flags {
+		faults = append(faults, f.s.set(f.text, "flag -"+f.s.key))
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, err
+	}
+	for _, s := range sections {
+		if v, ok := s.Into.(Validator); ok {
+			faults = append(faults, v.Validate())
+		}
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+const prefix = "TIDELINE_"
+
+func (l *Loaded) collect(section string, v reflect.Value) {
+	for i := range v.NumField() {
+		field := v.Type().Field(i)
+		tag, ok := field.Tag.Lookup("conf")
+		if !ok {
+			continue
+		}
+		key := tag
+		if section != "" {
+			key = section + "." + tag
+		}
+		env := prefix + strings.NewReplacer(".", "_", "-", "_").Replace(strings.ToUpper(key))
+		l.settings = append(l.settings, &setting{key: key, env: env, help: field.Tag.Get("help"), value: v.Field(i), source: "default"})
+	}
+}
+
+func (l *Loaded) fromFile(path string) error {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("reading the configuration file: %w", err)
+	}
+	var tree map[string]any
+	if err := yaml.Unmarshal(raw, &tree); err != nil {
+		return fmt.Errorf("reading the configuration file %s: %w", path, err)
+	}
+	values := map[string]any{}
+	flatten("", tree, values)
+	var faults []error
+	for key, value := range values {
+		s := l.find(func(s *setting) bool { return s.key == key })
+		if s == nil {
+			faults = append(faults, unknown("setting "+key+" in "+path, key, l.names(func(s *setting) string { return s.key })))
+			continue
+		}
+		faults = append(faults, s.set(fileText(value), "file "+path))
+	}
+	return errors.Join(faults...)
+}
+
+func flatten(at string, tree map[string]any, into map[string]any) {
+	for k, v := range tree {
+		if at != "" {
+			k = at + "." + k
+		}
+		if sub, ok := v.(map[string]any); ok {
+			flatten(k, sub, into)
+			continue
+		}
+		into[k] = v
+	}
+}
+
+func fileText(v any) string {
+	if list, ok := v.([]any); ok {
+		parts := make([]string, len(list))
+		for i, p := range list {
+			parts[i] = fmt.Sprint(p)
+		}
+		return strings.Join(parts, ",")
+	}
+	return fmt.Sprint(v)
+}
+
+func (l *Loaded) fromEnvironment(env map[string]string) error {
+	var faults []error
+	for name, value := range env {
+		if strings.HasPrefix(name, prefix+"TEST_") || name == prefix+"REQUIRE_SERVERS" {
+			continue // the test suite's own
+		}
+		s := l.find(func(s *setting) bool { return s.env == name })
+		if s == nil {
+			// A secret may stand in a file: TIDELINE_X_FILE names it.
+			base, isFile := strings.CutSuffix(name, "_FILE")
+			s = l.find(func(s *setting) bool { return isFile && s.env == base && s.value.Type() == reflect.TypeFor[Secret]() })
+			if s == nil {
+				faults = append(faults, unknown("variable "+name, name, l.names(func(s *setting) string { return s.env })))
+				continue
+			}
+			raw, err := os.ReadFile(value)
+			if err != nil {
+				faults = append(faults, fmt.Errorf("reading the file that %s names: %w", name, err))
+				continue
+			}
+			value = strings.TrimRight(string(raw), "\r\n")
+		}
+		faults = append(faults, s.set(value, "environment "+name))
+	}
+	return errors.Join(faults...)
+}
+
+func (l *Loaded) find(is func(*setting) bool) *setting {
+	if i := slices.IndexFunc(l.settings, is); i >= 0 {
+		return l.settings[i]
+	}
+	return nil
+}
+
+func (l *Loaded) names(of func(*setting) string) []string {
+	names := make([]string, len(l.settings))
+	for i, s := range l.settings {
+		names[i] = of(s)
+	}
+	return names
+}
+
+// nearest adds the nearest known flag to the flag package's complaint about an unknown one.
+func (l *Loaded) nearest(err error, args []string) error {
+	const undefined = "flag provided but not defined: -"
+	name, ok := strings.CutPrefix(err.Error(), undefined)
+	if !ok || len(args) == 0 {
+		return err
+	}
+	return unknown("flag -"+name, name, l.names(func(s *setting) string { return s.key }))
+}
+
+func unknown(what, name string, known []string) error {
+	best, distance := "", len(name)/2+1
+	for _, k := range known {
+		if d := editDistance(name, k); d < distance {
+			best, distance = k, d
+		}
+	}
+	if best == "" {
+		return fmt.Errorf("unknown %s", what)
+	}
+	return fmt.Errorf("unknown %s; did you mean %s?", what, best)
+}
+
+// editDistance is Levenshtein's, for names of a few dozen bytes.
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			diagonal, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diagonal+cost)
+		}
+	}
+	return row[len(b)]
+}
+
+func (s *setting) set(text, source string) error {
+	fault := func(why string) error { return fmt.Errorf("%s (%s): %s", s.key, source, why) }
+	v := s.value
+	switch v.Interface().(type) {
+	case time.Duration:
+		d, err := time.ParseDuration(text)
+		if err != nil {
+			return fault("is no duration such as 200ms or 10s")
+		}
+		v.SetInt(int64(d))
+	case []string:
+		var list []string
+		for part := range strings.SplitSeq(text, ",") {
+			if part = strings.TrimSpace(part); part != "" {
+				list = append(list, part)
+			}
+		}
+		v.Set(reflect.ValueOf(list))
+	default:
+		switch v.Kind() {
+		case reflect.String:
+			v.SetString(text)
+		case reflect.Bool:
+			b, err := strconv.ParseBool(text)
+			if err != nil {
+				return fault("is neither true nor false")
+			}
+			v.SetBool(b)
+		case reflect.Int, reflect.Int64:
+			n, err := parseInt(text)
+			if err != nil {
+				return fault("is no whole number, nor one with KiB, MiB or GiB")
+			}
+			v.SetInt(n)
+		case reflect.Float64:
+			f, err := strconv.ParseFloat(text, 64)
+			if err != nil {
+				return fault("is no number")
+			}
+			v.SetFloat(f)
+		default:
+			return fault("has a type that settings cannot have: " + v.Type().String())
+		}
+	}
+	s.source = source
+	return nil
+}
+
+func parseInt(text string) (int64, error) {
+	unit := int64(1)
+	for suffix, size := range map[string]int64{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30} {
+		if number, ok := strings.CutSuffix(text, suffix); ok {
+			text, unit = strings.TrimSpace(number), size
+			break
+		}
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err == nil && unit > 1 && (n > (1<<62)/unit || n < 0) {
+		return 0, strconv.ErrRange
+	}
+	return n * unit, err
+}
+
+func text(v reflect.Value) string {
+	switch value := v.Interface().(type) {
+	case []string:
+		return strings.Join(value, ",")
+	case fmt.Stringer:
+		return value.String()
+	default:
+		return fmt.Sprint(value)
+	}
+}
+
+// Print writes a table of every setting, its value (secrets hidden) and its source.
+func (l *Loaded) Print(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	_, _ = fmt.Fprintln(t, "setting\tvalue\tsource")
+	for _, s := range l.settings {
+		_, _ = fmt.Fprintf(t, "%s\t%s\t%s\n", s.key, text(s.value), s.source)
+	}
+	return t.Flush()
+}

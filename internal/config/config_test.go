@@ -1,0 +1,98 @@
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+type httpSettings struct {
+	Addr    string        `conf:"addr" help:"where to listen"`
+	Timeout time.Duration `conf:"read-timeout" help:"patience"`
+	Body    int64         `conf:"max-body" help:"bytes"`
+	Origins []string      `conf:"origins" help:"who may"`
+	Token   Secret        `conf:"token" help:"hidden"`
+	On      bool          `conf:"on" help:"switch"`
+}
+
+func load(t *testing.T, args, env []string) (*httpSettings, *Loaded, error) {
+	t.Helper()
+	s := &httpSettings{Addr: "default:1", Timeout: time.Second}
+	l, err := Load("test", args, env, io.Discard, Section{"http", s})
+	return s, l, err
+}
+
+func TestLoad_TakesTheStrongestSourceAndTellsIt(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "c.yaml")
+	if err := os.WriteFile(file, []byte("http:\n  addr: file:2\n  read-timeout: 3s\n  origins: [a, b]\n  max-body: 2MiB\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, l, err := load(t, []string{"-config", file, "-http.addr", "flag:4", "-http.on"}, []string{"TIDELINE_HTTP_ADDR=env:3", "TIDELINE_HTTP_READ_TIMEOUT=4s", "OTHER=1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Addr != "flag:4" || s.Timeout != 4*time.Second || s.Body != 2<<20 || strings.Join(s.Origins, "+") != "a+b" || !s.On {
+		t.Fatalf("got %+v", s)
+	}
+	var out bytes.Buffer
+	if err := l.Print(&out); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"flag -http.addr", "environment TIDELINE_HTTP_READ_TIMEOUT", "file " + file, "default"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the table does not tell %q:\n%s", want, out.String())
+		}
+	}
+}
+
+func TestLoad_RefusesWhatItDoesNotKnowWithTheNearestName(t *testing.T) {
+	for _, c := range []struct{ args, env []string }{
+		{nil, []string{"TIDELINE_HTTP_ADR=x"}},
+		{[]string{"-http.adr", "x"}, nil},
+	} {
+		_, _, err := load(t, c.args, c.env)
+		if err == nil || !strings.Contains(err.Error(), "did you mean") || !strings.Contains(strings.ToLower(err.Error()), "addr?") {
+			t.Errorf("%v %v: %v", c.args, c.env, err)
+		}
+	}
+}
+
+func TestLoad_ListsEveryFaultAtOnce(t *testing.T) {
+	_, _, err := load(t, []string{"-http.max-body", "many"}, []string{"TIDELINE_HTTP_READ_TIMEOUT=soon"})
+	if err == nil || !strings.Contains(err.Error(), "http.max-body") || !strings.Contains(err.Error(), "http.read-timeout") {
+		t.Fatal(err)
+	}
+}
+
+func TestSecret_IsNeverShown(t *testing.T) {
+	secretFile := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(secretFile, []byte("hush\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, l, err := load(t, nil, []string{"TIDELINE_HTTP_TOKEN_FILE=" + secretFile})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Token.Reveal() != "hush" {
+		t.Fatalf("got %q", s.Token.Reveal())
+	}
+	var table bytes.Buffer
+	if err := l.Print(&table); err != nil {
+		t.Fatal(err)
+	}
+	asJSON, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, shown := range []string{table.String(), fmt.Sprintf("%v %+v %#v %s", s, s, s.Token, s.Token), string(asJSON)} {
+		if strings.Contains(shown, "hush") {
+			t.Errorf("the secret is shown in %s", shown)
+		}
+	}
+}

@@ -1,0 +1,360 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// ErrTruncated means that the log begins after the place where reading must begin: retention has removed what was
+// needed. Going on would lose or double records, so nobody does.
+var ErrTruncated = errors.New("the log begins after the place that is needed")
+
+// ErrGiveUp is wrapped by an owner's error that says that somebody else owns the partition: it waits until the group
+// has taken the partition away, or has had the time to and still has not.
+var ErrGiveUp = errors.New("somebody else owns the partition")
+
+// Owners is a member of a consumer group that runs one owner for each partition it is given. The group's protocol only
+// decides who owns what; where an owner begins to read is its own business.
+type Owners struct {
+	Config   Config
+	ClientID string
+	Group    string
+	Topic    string
+	Log      *slog.Logger
+	// Own works on one partition until its context ends, which it does when the partition is taken away or the service
+	// stops; it then finishes what it has begun, promptly, and returns. When it returns earlier it is started again
+	// after a pause, for as long as the group leaves the partition here. It is called in a goroutine of its own.
+	Own func(ctx context.Context, p *Partition) error
+	// Owned is told the number of partitions that are owned, when it changes; may be nil.
+	Owned func(n int)
+}
+
+// Partition is what an owner works with.
+type Partition struct {
+	Topic string
+	ID    int32
+	cfg   Config
+	id    string
+	log   *slog.Logger
+	done  func(offset int64)
+
+	reader *kgo.Client
+	next   int64
+	end    int64
+}
+
+// Run is a member of the group until the context ends. It returns after every owner has returned.
+func (o *Owners) Run(ctx context.Context) error {
+	r := &ownersRun{Owners: o, running: map[int32]*ownerRun{}, marks: map[int32]int64{}}
+	// Owners outlive ctx by their own orderly stop, and end before Run returns.
+	r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	defer r.cancel()
+	cl, err := o.Config.newMember(o.ClientID, o.Group, o.Topic, o.Log,
+		kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, m map[string][]int32) { r.assigned(m[o.Topic]) }),
+		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, m map[string][]int32) { r.taken(m[o.Topic], "revoked") }),
+		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, m map[string][]int32) { r.taken(m[o.Topic], "lost") }),
+	)
+	if err != nil {
+		return err
+	}
+	defer cl.Close() // leaves the group, which takes every partition away and waits for the owners
+
+	commit := time.NewTicker(time.Second)
+	defer commit.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			r.stopAll()
+			// The last offsets, for the eye of the operator; nobody waits long for them.
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+			defer cancel()
+			r.commit(last, cl)
+			return nil
+		case <-commit.C:
+			c, cancel := context.WithTimeout(ctx, 5*time.Second)
+			r.commit(c, cl)
+			cancel()
+		}
+	}
+}
+
+type ownersRun struct {
+	*Owners
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	mu      sync.Mutex // guards running and marks
+	running map[int32]*ownerRun
+	marks   map[int32]int64
+}
+
+type ownerRun struct {
+	cancel context.CancelFunc
+	ended  chan struct{}
+}
+
+func (r *ownersRun) assigned(ids []int32) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, id := range ids {
+		if _, there := r.running[id]; there {
+			continue
+		}
+		ctx, cancel := context.WithCancel(r.ctx)
+		run := &ownerRun{cancel: cancel, ended: make(chan struct{})}
+		r.running[id] = run
+		go func() {
+			defer close(run.ended)
+			r.own(ctx, id)
+		}()
+	}
+	r.tell()
+}
+
+// taken ends owners and waits for them, so that the group gives a partition to the next one after this one has let go.
+func (r *ownersRun) taken(ids []int32, how string) {
+	r.mu.Lock()
+	var ending []*ownerRun
+	for _, id := range ids {
+		if run, there := r.running[id]; there {
+			run.cancel()
+			ending = append(ending, run)
+			delete(r.running, id)
+			delete(r.marks, id)
+		}
+	}
+	r.tell()
+	r.mu.Unlock()
+	for _, run := range ending {
+		<-run.ended
+	}
+	if len(ids) > 0 {
+		r.Log.Info("partitions were taken away", "how", how, "group", r.Group, "topic", r.Topic, "partitions", ids)
+	}
+}
+
+func (r *ownersRun) stopAll() {
+	r.mu.Lock()
+	var ending []*ownerRun
+	for _, run := range r.running {
+		run.cancel()
+		ending = append(ending, run)
+	}
+	r.mu.Unlock()
+	for _, run := range ending {
+		<-run.ended
+	}
+}
+
+func (r *ownersRun) tell() {
+	if r.Owned != nil {
+		r.Owned(len(r.running))
+	}
+}
+
+// Pauses between an owner's end and its next start, while the partition stays here.
+const (
+	leastPause = 100 * time.Millisecond
+	mostPause  = 10 * time.Second
+)
+
+func (r *ownersRun) own(ctx context.Context, id int32) {
+	log := r.Log.With("group", r.Group, "topic", r.Topic, "partition", id)
+	pause := leastPause
+	for ctx.Err() == nil {
+		started := time.Now()
+		p := &Partition{Topic: r.Topic, ID: id, cfg: r.Config, id: r.ClientID, log: log, end: -1, done: func(offset int64) {
+			r.mu.Lock()
+			r.marks[id] = offset
+			r.mu.Unlock()
+		}}
+		err := r.Own(ctx, p)
+		p.close()
+		if ctx.Err() != nil {
+			if err != nil && !errors.Is(err, context.Canceled) {
+				log.Warn("an owner ended with an error as its partition was taken away", "err", err)
+			}
+			return
+		}
+		if time.Since(started) > time.Minute {
+			pause = leastPause
+		}
+		wait := pause
+		if errors.Is(err, ErrGiveUp) {
+			// If somebody else is the owner, the group tells us within the session time-out.
+			wait = r.Config.SessionTimeout + time.Second
+			log.Warn("another owner works on this partition; it is given up until the group assigns it again", "err", err)
+		} else {
+			log.Error("the owner of a partition ended; it is started again", "err", err, "pause", wait.String())
+		}
+		pause = min(2*pause, mostPause)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait + rand.N(wait/4+1)):
+		}
+	}
+}
+
+func (r *ownersRun) commit(ctx context.Context, cl *kgo.Client) {
+	r.mu.Lock()
+	offsets := map[int32]kgo.EpochOffset{}
+	for id, next := range r.marks {
+		offsets[id] = kgo.EpochOffset{Epoch: -1, Offset: next}
+	}
+	clear(r.marks)
+	r.mu.Unlock()
+	if len(offsets) == 0 {
+		return
+	}
+	cl.CommitOffsetsSync(ctx, map[string]map[int32]kgo.EpochOffset{r.Topic: offsets}, nil)
+}
+
+// Start begins to read at an offset. It fails with ErrTruncated where the log begins later.
+func (p *Partition) Start(ctx context.Context, offset int64) error {
+	p.close()
+	start, end, err := Bounds(ctx, p.cfg, p.id, p.log, p.Topic, p.ID)
+	if err != nil {
+		return err
+	}
+	if offset < start {
+		return fmt.Errorf("reading %s/%d from %d, which begins at %d: %w", p.Topic, p.ID, offset, start, ErrTruncated)
+	}
+	if offset > end {
+		return fmt.Errorf("reading %s/%d from %d, which ends at %d: the log lost records that were acknowledged, or is another one", p.Topic, p.ID, offset, end)
+	}
+	reader, err := p.cfg.NewReader(p.id, p.log, map[string]map[int32]kgo.Offset{p.Topic: {p.ID: kgo.NewOffset().At(offset)}})
+	if err != nil {
+		return err
+	}
+	p.reader, p.next, p.end = reader, offset, end
+	return nil
+}
+
+// Poll waits for records and gives at most limit of them, in order. It returns the context's error when that ends.
+func (p *Partition) Poll(ctx context.Context, limit int) ([]*kgo.Record, error) {
+	for {
+		fetches := p.reader.PollRecords(ctx, limit)
+		if err := ctx.Err(); err != nil && fetches.NumRecords() == 0 {
+			return nil, err
+		}
+		var fault error
+		fetches.EachPartition(func(f kgo.FetchTopicPartition) {
+			if f.Err != nil && fault == nil && !errors.Is(f.Err, context.Canceled) {
+				fault = f.Err
+			}
+			if f.HighWatermark > p.end {
+				p.end = f.HighWatermark
+			}
+		})
+		if fault != nil {
+			return nil, fmt.Errorf("reading %s/%d at %d: %w", p.Topic, p.ID, p.next, fault)
+		}
+		if records := fetches.Records(); len(records) > 0 {
+			p.next = records[len(records)-1].Offset + 1
+			return records, nil
+		}
+	}
+}
+
+// Lag tells how many offsets lie between what Poll gave last and the end of the log as far as it is known.
+func (p *Partition) Lag() int64 { return max(p.end-p.next, 0) }
+
+// Done notes, for the eye of the operator, that everything before next was dealt with. It does not block.
+func (p *Partition) Done(next int64) { p.done(next) }
+
+func (p *Partition) close() {
+	if p.reader != nil {
+		p.reader.Close()
+		p.reader = nil
+	}
+}
+
+// Bounds gives the offset of the first record of a partition and the one after its last committed record.
+//
+// While a transaction is being settled the committed end lies behind the end; Bounds waits for that, because whoever
+// asks has fenced the writer off, or is the reader of a log that goes on anyway.
+func Bounds(ctx context.Context, cfg Config, clientID string, log *slog.Logger, topic string, partition int32) (start, end int64, err error) {
+	cl, err := cfg.NewAdmin(clientID, log)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer cl.Close()
+	adm := kadm.NewClient(cl)
+	one := func(list kadm.ListedOffsets, err error) (int64, error) {
+		if err != nil {
+			return 0, fmt.Errorf("asking for the bounds of %s/%d: %w", topic, partition, err)
+		}
+		o, ok := list.Lookup(topic, partition)
+		if !ok {
+			return 0, fmt.Errorf("asking for the bounds of %s/%d: no such partition", topic, partition)
+		}
+		if o.Err != nil {
+			return 0, fmt.Errorf("asking for the bounds of %s/%d: %w", topic, partition, o.Err)
+		}
+		return o.Offset, nil
+	}
+	if start, err = one(adm.ListStartOffsets(ctx, topic)); err != nil {
+		return 0, 0, err
+	}
+	if end, err = one(adm.ListCommittedOffsets(ctx, topic)); err != nil {
+		return 0, 0, err
+	}
+	return start, end, nil
+}
+
+// ReadToEnd gives every committed record of a partition from an offset to the end that the log has when it is called.
+// It returns that end, and ErrTruncated where the log begins after from. The writer of the partition must be fenced off,
+// or be the caller.
+func ReadToEnd(ctx context.Context, cfg Config, clientID string, log *slog.Logger, topic string, partition int32, from int64, each func(*kgo.Record) error) (int64, error) {
+	start, end, err := Bounds(ctx, cfg, clientID, log, topic, partition)
+	if err != nil {
+		return 0, err
+	}
+	if from < start {
+		return 0, fmt.Errorf("reading %s/%d from %d, which begins at %d: %w", topic, partition, from, start, ErrTruncated)
+	}
+	if from > end {
+		return 0, fmt.Errorf("reading %s/%d from %d, which ends at %d: the log lost records that were acknowledged, or is another one", topic, partition, from, end)
+	}
+	if from == end {
+		return end, nil
+	}
+	// The last offset before the end may be a marker of a transaction: it is asked for, so that the end is seen.
+	reader, err := cfg.NewReader(clientID, log, map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().At(from)}}, kgo.KeepControlRecords())
+	if err != nil {
+		return 0, err
+	}
+	defer reader.Close()
+	for {
+		fetches := reader.PollFetches(ctx)
+		if err := ctx.Err(); err != nil {
+			return 0, fmt.Errorf("reading %s/%d to its end: %w", topic, partition, err)
+		}
+		for _, f := range fetches.Errors() {
+			return 0, fmt.Errorf("reading %s/%d to its end: %w", topic, partition, f.Err)
+		}
+		for it := fetches.RecordIter(); !it.Done(); {
+			r := it.Next()
+			if r.Offset >= end {
+				return end, nil
+			}
+			if !r.Attrs.IsControl() {
+				if err := each(r); err != nil {
+					return 0, err
+				}
+			}
+			if r.Offset == end-1 {
+				return end, nil
+			}
+		}
+	}
+}

@@ -1,0 +1,162 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// The topics of the platform.
+const (
+	TopicInbound  = "im.inbound"
+	TopicMessages = "im.messages"
+	TopicRejected = "im.rejected"
+	TopicReceipts = "im.receipts"
+	TopicNotify   = "im.notify"
+)
+
+// The consumer groups of the platform. Their committed offsets serve to see the lag; progress is kept elsewhere.
+const (
+	GroupIngest     = "tideline-ingest"
+	GroupTimeline   = "tideline-timeline"
+	GroupMarks      = "tideline-marks"
+	GroupRejections = "tideline-rejections"
+	GroupArchive    = "tideline-archive"
+)
+
+// The headers of the platform's records.
+const (
+	HeaderContentType = "content-type"
+	HeaderProducer    = "producer"
+	HeaderReplyTo     = "reply-to"   // <api instance>:<request number>: who waits for the outcome
+	HeaderMovedFrom   = "moved-from" // <partition>:<offset> of im.inbound where the record was produced to
+	HeaderKind        = "kind"
+	HeaderSeq         = "seq"
+	HeaderClientMsgID = "client_msg_id"
+)
+
+// Topic is how one topic is made.
+type Topic struct {
+	Name      string
+	Retention time.Duration
+	Why       string
+}
+
+// Topics lists the topics with the time that each keeps its records. Retention is chosen so that whoever reads a topic
+// can be away over a long weekend; the two that hold messages keep them longer, because they are the public contract.
+func Topics() []Topic {
+	const day = 24 * time.Hour
+	return []Topic{
+		{TopicInbound, 7 * day, "a backlog of a week can still be numbered"},
+		{TopicMessages, 30 * day, "services that join late, and archives that were away, find a month; the stores keep the rest"},
+		{TopicRejected, 7 * day, "backends look at what became of their commands within days"},
+		{TopicReceipts, 7 * day, "marks are durable in the store once the writer has passed"},
+		{TopicNotify, time.Hour, "hints are worth nothing once everybody has pulled"},
+	}
+}
+
+// EnsureTopics creates what is missing and checks what is there: see CheckTopics. It changes nothing that exists.
+func EnsureTopics(ctx context.Context, cl *kgo.Client, cfg Config) error {
+	adm := kadm.NewClient(cl)
+	for _, t := range Topics() {
+		configs := map[string]*string{
+			"retention.ms":        ptr(strconv.FormatInt(t.Retention.Milliseconds(), 10)),
+			"min.insync.replicas": ptr(strconv.Itoa(cfg.MinInSync)),
+			"cleanup.policy":      ptr("delete"),
+			"max.message.bytes":   ptr(strconv.Itoa(maxRecordBatchBytes)),
+		}
+		if cfg.RetentionBytes > 0 {
+			configs["retention.bytes"] = ptr(strconv.FormatInt(cfg.RetentionBytes, 10))
+		}
+		if cfg.SegmentBytes > 0 {
+			configs["segment.bytes"] = ptr(strconv.FormatInt(cfg.SegmentBytes, 10))
+		}
+		_, err := adm.CreateTopic(ctx, int32(cfg.Partitions), int16(cfg.Replication), configs, t.Name)
+		if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
+			return fmt.Errorf("creating topic %s: %w", t.Name, err)
+		}
+	}
+	return CheckTopics(ctx, cl, cfg)
+}
+
+// CheckTopics refuses to go on with topics that would break a promise: a topic that is missing, a partition count other
+// than the configured one (numbers are tied to partitions for good), or fewer in-sync replicas than configured.
+func CheckTopics(ctx context.Context, cl *kgo.Client, cfg Config) error {
+	adm := kadm.NewClient(cl)
+	var names []string
+	for _, t := range Topics() {
+		names = append(names, t.Name)
+	}
+	details, err := adm.ListTopics(ctx, names...)
+	if err != nil {
+		return fmt.Errorf("listing topics: %w", err)
+	}
+	var faults []error
+	for _, name := range names {
+		d, ok := details[name]
+		switch {
+		case !ok || errors.Is(d.Err, kerr.UnknownTopicOrPartition):
+			faults = append(faults, fmt.Errorf("topic %s does not exist: create the topics with `tideline topics create`", name))
+		case d.Err != nil:
+			faults = append(faults, fmt.Errorf("topic %s: %w", name, d.Err))
+		case len(d.Partitions) != cfg.Partitions:
+			faults = append(faults, fmt.Errorf(
+				"topic %s has %d partitions and kafka.partitions says %d: the count is fixed for good, because a conversation's numbers, its state and its place in the store follow from its partition. Set kafka.partitions to %d; a different count needs a new cluster and an import",
+				name, len(d.Partitions), cfg.Partitions, len(d.Partitions)))
+		}
+	}
+	if len(faults) > 0 {
+		return errors.Join(faults...)
+	}
+	configs, err := adm.DescribeTopicConfigs(ctx, names...)
+	if err != nil {
+		return fmt.Errorf("reading topic settings: %w", err)
+	}
+	for _, rc := range configs {
+		i := slices.IndexFunc(rc.Configs, func(c kadm.Config) bool { return c.Key == "min.insync.replicas" })
+		if rc.Err != nil || i < 0 {
+			continue // brokers that do not tell are not lied about
+		}
+		if n, err := strconv.Atoi(rc.Configs[i].MaybeValue()); err == nil && n < cfg.MinInSync {
+			faults = append(faults, fmt.Errorf("topic %s has min.insync.replicas=%d, kafka.min-in-sync says %d: an acknowledged send could be lost with one broker", rc.Name, n, cfg.MinInSync))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+func ptr(s string) *string { return &s }
+
+// Header gives the value of a record's first header of that name, or "".
+func Header(r *kgo.Record, key string) string {
+	for i := range r.Headers {
+		if r.Headers[i].Key == key {
+			return string(r.Headers[i].Value)
+		}
+	}
+	return ""
+}
+
+// ParsePlace reads "<partition>:<offset>".
+func ParsePlace(s string) (partition int32, offset int64, err error) {
+	p, o, ok := strings.Cut(s, ":")
+	if !ok {
+		return 0, 0, fmt.Errorf("%.40q is not <partition>:<offset>", s)
+	}
+	pn, err := strconv.ParseInt(p, 10, 32)
+	if err != nil || pn < 0 {
+		return 0, 0, fmt.Errorf("%.40q does not begin with a partition", s)
+	}
+	on, err := strconv.ParseInt(o, 10, 64)
+	if err != nil || on < 0 {
+		return 0, 0, fmt.Errorf("%.40q does not end in an offset", s)
+	}
+	return int32(pn), on, nil
+}

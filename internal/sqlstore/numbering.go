@@ -1,0 +1,122 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"strings"
+
+	"tideline/pkg/chat"
+	"tideline/pkg/seq"
+	"tideline/pkg/timeline"
+)
+
+// Checkpoint implements seq.Store.
+func (s *Store) Checkpoint(ctx context.Context, partition int32) (seq.Checkpoint, error) {
+	p, err := s.Positions(ctx, []int32{partition})
+	if err != nil {
+		return seq.Checkpoint{}, err
+	}
+	return CheckpointOf(p[0]), nil
+}
+
+// CheckpointOf gives what numbering needs of a position.
+func CheckpointOf(p timeline.Position) seq.Checkpoint {
+	return seq.Checkpoint{MessagesNext: p.MessagesNext, InboundNext: p.InboundNext, RejectedNext: p.RejectedNext, HighestStamp: p.HighestStamp}
+}
+
+// Load implements seq.Store.
+func (s *Store) Load(ctx context.Context, need seq.Need) (seq.Loaded, error) {
+	var out seq.Loaded
+	conversations, err := s.Conversations(ctx, need.Conversations)
+	if err != nil {
+		return out, err
+	}
+	for _, c := range conversations {
+		out.Conversations = append(out.Conversations, seq.Conversation{
+			ID: c.ID, MaxSeq: c.MaxSeq, Ordinal: c.Ordinal, MemberCount: c.MemberCount, Dissolved: c.DissolvedSeq > 0,
+		})
+	}
+	keys := make([]timeline.MemberKey, len(need.Members))
+	for i, k := range need.Members {
+		keys[i] = timeline.MemberKey(k)
+	}
+	members, err := s.Members(ctx, keys)
+	if err != nil {
+		return out, err
+	}
+	for _, m := range members {
+		out.Members = append(out.Members, seq.Member{
+			MemberKey: seq.MemberKey{Conversation: m.Conversation, User: m.User}, Role: m.Role, JoinSeq: m.JoinSeq, Left: m.LeftSeq > 0,
+			MutedUntil: m.MutedUntil, ChangedSeq: m.ChangedSeq,
+		})
+	}
+	if out.Users, err = s.UsersExist(ctx, need.Users); err != nil {
+		return out, err
+	}
+	if out.Targets, err = s.targets(ctx, need.Targets); err != nil {
+		return out, err
+	}
+	out.ClientIDs, err = s.clientIDs(ctx, need.ClientIDs)
+	return out, err
+}
+
+// UsersExist gives those of some users who exist.
+func (s *Store) UsersExist(ctx context.Context, users []chat.UserID) ([]chat.UserID, error) {
+	var out []chat.UserID
+	err := chunks(users, maxTerms, func(part []chat.UserID) error {
+		return s.query(ctx, "looking for users", "SELECT user_id FROM users WHERE user_id IN ("+marks(len(part))+")", userArgs(part), func(r *sql.Rows) error {
+			var u chat.UserID
+			err := r.Scan(&u)
+			out = append(out, u)
+			return err
+		})
+	})
+	return out, err
+}
+
+func (s *Store) targets(ctx context.Context, keys []seq.TargetKey) ([]seq.Target, error) {
+	var out []seq.Target
+	err := chunks(keys, maxTerms, func(part []seq.TargetKey) error {
+		where, args := wherePairs(part, "seq", func(k seq.TargetKey) (chat.ConversationID, int64) { return k.Conversation, k.Seq })
+		return s.query(ctx, "reading what edits and recalls aim at", "SELECT "+rowColumns+" FROM timeline WHERE "+where, args, func(r *sql.Rows) error {
+			row, err := scanRow(r)
+			out = append(out, seq.Target{
+				TargetKey: seq.TargetKey{Conversation: row.Conversation, Seq: row.Seq}, Kind: row.Kind, Type: row.Type, Sender: row.Sender,
+				Recipients: row.Recipients, Recalled: row.RecalledAt > 0 || row.Tombstone,
+			})
+			return err
+		})
+	})
+	return out, err
+}
+
+// clientIDs looks commands up by the index timeline_client.
+func (s *Store) clientIDs(ctx context.Context, ids []seq.ClientID) ([]seq.Numbered, error) {
+	var out []seq.Numbered
+	err := chunks(ids, maxTerms/2, func(part []seq.ClientID) error {
+		terms := make([]string, len(part))
+		args := make([]any, 0, 3*len(part))
+		for i, id := range part {
+			terms[i] = "(conversation_id = ? AND sender_id = ? AND client_msg_id = ?)"
+			args = append(args, id.Conversation.Bytes(), int64(id.Sender), packClientID(id.ID))
+		}
+		return s.query(ctx, "looking for client ids",
+			"SELECT conversation_id, sender_id, client_msg_id, seq, message_id, sent_at, body_hash FROM timeline WHERE "+strings.Join(terms, " OR "),
+			args, func(r *sql.Rows) error {
+				var n seq.Numbered
+				var id, client, hash []byte
+				if err := r.Scan(&id, &n.Sender, &client, &n.Seq, &n.MessageID, &n.SentAt, &hash); err != nil {
+					return err
+				}
+				copy(n.Hash[:], hash)
+				var err error
+				if n.ID, err = unpackClientID(client); err != nil {
+					return err
+				}
+				n.Conversation, err = chat.ConversationIDFromBytes(id)
+				out = append(out, n)
+				return err
+			})
+	})
+	return out, err
+}

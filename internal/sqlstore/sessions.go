@@ -1,0 +1,79 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+
+	"tideline/pkg/chat"
+)
+
+// Session is a login of a person on a device.
+type Session struct {
+	ID           int64
+	User         chat.UserID
+	DeviceID     string
+	Platform     string
+	RefreshHash  [32]byte // SHA-256 of the refresh token
+	PreviousHash [32]byte // of the one before; zero at first
+	CreatedAt    int64
+	RefreshedAt  int64
+	ExpiresAt    int64
+	RevokedAt    int64 // 0 while it stands
+}
+
+const sessionColumns = "session_id, user_id, device_id, platform, refresh_hash, previous_hash, created_at, refreshed_at, expires_at, revoked_at"
+
+// CreateSession stores a login.
+func (s *Store) CreateSession(ctx context.Context, v Session) error {
+	_, err := s.exec(ctx, "creating a session",
+		"INSERT INTO sessions (session_id, user_id, device_id, platform, refresh_hash, created_at, refreshed_at, expires_at) VALUES "+rowsOf(1, 8),
+		v.ID, int64(v.User), v.DeviceID, v.Platform, v.RefreshHash[:], v.CreatedAt, v.RefreshedAt, v.ExpiresAt)
+	return err
+}
+
+// SessionByID gives a session, or false.
+func (s *Store) SessionByID(ctx context.Context, id int64) (Session, bool, error) {
+	return s.session(ctx, "session_id = ?", id)
+}
+
+// SessionByRefreshHash gives the session whose present refresh token, or the one before, has a hash; or false.
+func (s *Store) SessionByRefreshHash(ctx context.Context, hash [32]byte) (Session, bool, error) {
+	v, ok, err := s.session(ctx, "refresh_hash = ?", hash[:])
+	if ok || err != nil {
+		return v, ok, err
+	}
+	return s.session(ctx, "previous_hash = ?", hash[:])
+}
+
+func (s *Store) session(ctx context.Context, where string, arg any) (v Session, ok bool, err error) {
+	err = s.query(ctx, "reading a session", "SELECT "+sessionColumns+" FROM sessions WHERE "+where, []any{arg}, func(r *sql.Rows) error {
+		var hash, previous []byte
+		ok = true
+		err := r.Scan(&v.ID, &v.User, &v.DeviceID, &v.Platform, &hash, &previous, &v.CreatedAt, &v.RefreshedAt, &v.ExpiresAt, &v.RevokedAt)
+		copy(v.RefreshHash[:], hash)
+		copy(v.PreviousHash[:], previous)
+		return err
+	})
+	return v, ok, err
+}
+
+// RotateRefresh replaces a session's refresh token by compare-and-set; ErrChanged where the old one is not the present
+// one any more, or the session is revoked.
+func (s *Store) RotateRefresh(ctx context.Context, id int64, old, fresh [32]byte, at, expiresAt int64) error {
+	r, err := s.exec(ctx, "rotating a refresh token",
+		"UPDATE sessions SET previous_hash = refresh_hash, refresh_hash = ?, refreshed_at = ?, expires_at = ? WHERE session_id = ? AND refresh_hash = ? AND revoked_at = 0",
+		fresh[:], at, expiresAt, id, old[:])
+	if err != nil {
+		return err
+	}
+	if n, err := r.RowsAffected(); err != nil || n == 0 {
+		return ErrChanged
+	}
+	return nil
+}
+
+// RevokeSession ends a session; ending it twice changes nothing.
+func (s *Store) RevokeSession(ctx context.Context, id, at int64) error {
+	_, err := s.exec(ctx, "revoking a session", "UPDATE sessions SET revoked_at = ? WHERE session_id = ? AND revoked_at = 0", at, id)
+	return err
+}

@@ -1,0 +1,240 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+	"github.com/pressly/goose/v3"
+	_ "modernc.org/sqlite" // the driver "sqlite"
+
+	"tideline/pkg/timeline"
+	mysqlschema "tideline/schemas/mysql"
+	sqliteschema "tideline/schemas/sqlite"
+)
+
+// Store is the store on one database. It is safe for concurrent use.
+type Store struct {
+	db      *sql.DB // for reading, and on MySQL for everything
+	writer  *sql.DB // SQLite has one writer; the same as db on MySQL
+	dialect *dialect
+	timeout time.Duration
+	now     func() time.Time
+}
+
+// Open connects to the database. It does not look at the schema: see Migrate and CheckSchema.
+func Open(ctx context.Context, cfg Config) (*Store, error) {
+	s := &Store{timeout: cfg.Timeout, now: time.Now}
+	switch cfg.Driver {
+	case "mysql":
+		if err := s.openMySQL(cfg); err != nil {
+			return nil, err
+		}
+	case "sqlite":
+		if err := s.openSQLite(cfg); err != nil {
+			return nil, err
+		}
+	default:
+		return nil, fmt.Errorf("opening the store: unknown driver %q", cfg.Driver)
+	}
+	ctx, cancel := context.WithTimeout(ctx, cfg.Timeout)
+	defer cancel()
+	if err := s.db.PingContext(ctx); err != nil {
+		_ = s.Close()
+		return nil, fmt.Errorf("connecting to the store: %w", err)
+	}
+	return s, nil
+}
+
+func (s *Store) openMySQL(cfg Config) error {
+	dsn, err := mysql.ParseDSN(cfg.DSN.Reveal())
+	if err != nil {
+		return fmt.Errorf("reading store.dsn: %w", errors.New("it is not of the form user:password@tcp(host:port)/database"))
+	}
+	dsn.InterpolateParams = true // one round trip a statement instead of three
+	dsn.Collation = "utf8mb4_bin"
+	dsn.MultiStatements = false
+	dsn.Timeout, dsn.ReadTimeout, dsn.WriteTimeout = 3*time.Second, 2*cfg.Timeout, 2*cfg.Timeout
+	dsn.ClientFoundRows = true // an UPDATE tells the rows that it matched: compare-and-set rests on that
+	if dsn.Params == nil {
+		dsn.Params = map[string]string{}
+	}
+	// Gap locks of the default level make writers of different partitions wait for each other.
+	dsn.Params["transaction_isolation"] = "'READ-COMMITTED'"
+	dsn.Params["sql_mode"] = "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'"
+	connector, err := mysql.NewConnector(dsn)
+	if err != nil {
+		return fmt.Errorf("reading store.dsn: %w", err)
+	}
+	s.db = sql.OpenDB(connector)
+	s.db.SetMaxOpenConns(cfg.MaxOpen)
+	s.db.SetMaxIdleConns(cfg.MaxOpen)
+	s.db.SetConnMaxLifetime(10 * time.Minute) // so that a moved or restarted server is found again
+	s.writer, s.dialect = s.db, &mysqlDialect
+	return nil
+}
+
+func (s *Store) openSQLite(cfg Config) error {
+	open := func(more string) (*sql.DB, error) {
+		// WAL lets readers go on beside the writer; FULL makes a commit durable before it is told.
+		q := "_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=busy_timeout(5000)&_pragma=foreign_keys(0)&_pragma=cache_size(-16000)" + more
+		db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: cfg.Path}).EscapedPath()+"?"+q)
+		if err != nil {
+			return nil, fmt.Errorf("opening %s: %w", cfg.Path, err)
+		}
+		return db, nil
+	}
+	var err error
+	if s.writer, err = open("&_txlock=immediate"); err != nil {
+		return err
+	}
+	s.writer.SetMaxOpenConns(1) // SQLite has one writer: waiting here costs less than waiting for its lock
+	if err := s.writer.Ping(); err != nil {
+		return fmt.Errorf("opening %s: %w", cfg.Path, err)
+	}
+	if s.db, err = open("&_pragma=query_only(1)"); err != nil {
+		return err
+	}
+	s.db.SetMaxOpenConns(min(cfg.MaxOpen, 8))
+	s.db.SetMaxIdleConns(4)
+	s.dialect = &sqliteDialect
+	return nil
+}
+
+// Close lets go of the connections.
+func (s *Store) Close() error {
+	var faults []error
+	if s.db != nil {
+		faults = append(faults, s.db.Close())
+	}
+	if s.writer != nil && s.writer != s.db {
+		faults = append(faults, s.writer.Close())
+	}
+	return errors.Join(faults...)
+}
+
+// Ping tells whether the store answers.
+func (s *Store) Ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	if err := s.db.PingContext(ctx); err != nil {
+		return fmt.Errorf("asking the store: %w", err)
+	}
+	return nil
+}
+
+func (s *Store) provider() (*goose.Provider, error) {
+	dialect, files := goose.DialectMySQL, fs.FS(mysqlschema.Files)
+	if s.dialect == &sqliteDialect {
+		dialect, files = goose.DialectSQLite3, sqliteschema.Files
+	}
+	p, err := goose.NewProvider(dialect, s.writer, files, goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		return nil, fmt.Errorf("reading the schema's steps: %w", err)
+	}
+	return p, nil
+}
+
+// Migrate brings the schema to what this binary knows; it takes the steps that are missing and never goes back.
+func (s *Store) Migrate(ctx context.Context) error {
+	p, err := s.provider()
+	if err != nil {
+		return err
+	}
+	if _, err := p.Up(ctx); err != nil {
+		return fmt.Errorf("migrating the store: %w", err)
+	}
+	return nil
+}
+
+// CheckSchema refuses a schema that is older than this binary knows. A newer one is fine: steps only add.
+func (s *Store) CheckSchema(ctx context.Context) error {
+	p, err := s.provider()
+	if err != nil {
+		return err
+	}
+	pending, err := p.HasPending(ctx)
+	if err != nil {
+		return fmt.Errorf("reading the schema's version: %w", err)
+	}
+	if pending {
+		return errors.New("the store's schema is older than this binary: run `tideline migrate` first")
+	}
+	return nil
+}
+
+// query runs a SELECT and gives its rows one by one.
+func (s *Store) query(ctx context.Context, what, text string, args []any, each func(*sql.Rows) error) error {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	return queryOn(ctx, s.db, what, text, args, each)
+}
+
+type queryer interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+func queryOn(ctx context.Context, q queryer, what, text string, args []any, each func(*sql.Rows) error) error {
+	rows, err := q.QueryContext(ctx, text, args...)
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		if err := each(rows); err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
+}
+
+// inTx runs do in one transaction, within the statement's time-out.
+func (s *Store) inTx(ctx context.Context, what string, do func(ctx context.Context, tx *sql.Tx) error) error {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	tx, err := s.writer.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("%s: beginning: %w", what, err)
+	}
+	if err := do(ctx, tx); err != nil {
+		_ = tx.Rollback() // the cause is in err; a transaction that is gone anyway needs none
+		if s.dialect.hopeless(err) {
+			return fmt.Errorf("%s: %w: %w", what, timeline.ErrUnstorable, err)
+		}
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("%s: committing: %w", what, err)
+	}
+	return nil
+}
+
+func (s *Store) exec(ctx context.Context, what, text string, args ...any) (sql.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	r, err := s.writer.ExecContext(ctx, text, args...)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	return r, nil
+}
+
+func execTx(ctx context.Context, tx *sql.Tx, what, text string, args ...any) (int64, error) {
+	r, err := tx.ExecContext(ctx, text, args...)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", what, err)
+	}
+	n, err := r.RowsAffected()
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", what, err)
+	}
+	return n, nil
+}

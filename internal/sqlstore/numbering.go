@@ -120,3 +120,16 @@ func (s *Store) clientIDs(ctx context.Context, ids []seq.ClientID) ([]seq.Number
 	})
 	return out, err
 }
+
+// Checkpoints gives those of several partitions.
+func (s *Store) Checkpoints(ctx context.Context, partitions []int32) (map[int32]seq.Checkpoint, error) {
+	positions, err := s.Positions(ctx, partitions)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[int32]seq.Checkpoint, len(positions))
+	for _, p := range positions {
+		out[p.Partition] = CheckpointOf(p)
+	}
+	return out, nil
+}

@@ -1,0 +1,252 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tideline/internal/kafka"
+	"tideline/internal/wire"
+	"tideline/pkg/chat"
+	"tideline/pkg/seq"
+)
+
+// partitionLog is one partition's part of Kafka, as its owner sees it. It implements seq.Log.
+//
+// Fenced, every write is a transaction of the partition's own transactional id. Plain, a write is one produce request of
+// an idempotent producer that retries until it succeeds or the process ends: that is enough only where the broker runs
+// inside this process, because then nobody else can own the partition, and both die together.
+type partitionLog struct {
+	cfg       kafka.Config
+	clientID  string
+	fenced    bool
+	log       *slog.Logger
+	partition *kafka.Partition
+	producer  *kgo.Client
+}
+
+// attached is what this log keeps of a record for its outcome.
+type attached struct {
+	record  *kgo.Record
+	replyTo string
+}
+
+func (l *partitionLog) Fence(ctx context.Context) error {
+	transactionalID := ""
+	if l.fenced {
+		transactionalID = "tideline-ingest-" + strconv.Itoa(int(l.partition.ID))
+	}
+	producer, err := l.cfg.NewOwnerProducer(l.clientID, transactionalID, l.log)
+	if err != nil {
+		return err
+	}
+	l.producer = producer
+	// Asks for the producer's id: the coordinator ends what the predecessor had open, and refuses it from now on.
+	if _, _, err := producer.ProducerID(ctx); err != nil {
+		return fmt.Errorf("taking the producer's id: %w", err)
+	}
+	return nil
+}
+
+func (l *partitionLog) close() {
+	if l.producer != nil {
+		l.producer.Close()
+	}
+}
+
+func (l *partitionLog) Tail(ctx context.Context, from int64, each func(seq.TailRecord) error) error {
+	_, err := kafka.ReadToEnd(ctx, l.cfg, l.clientID, l.log, kafka.TopicMessages, l.partition.ID, from, func(r *kgo.Record) error {
+		e, err := wire.DecodeEvent(r.Value)
+		if err != nil {
+			return fmt.Errorf("%s/%d at %d: %w", r.Topic, r.Partition, r.Offset, err)
+		}
+		return each(seq.TailRecord{Offset: r.Offset, Event: e})
+	})
+	return err
+}
+
+func (l *partitionLog) Asides(ctx context.Context, from int64, each func(seq.AsideRecord) error) error {
+	start, _, err := kafka.Bounds(ctx, l.cfg, l.clientID, l.log, kafka.TopicRejected, l.partition.ID)
+	if err != nil {
+		return err
+	}
+	// What retention has removed is older than the last event by far: it cannot belong to an unfinished batch.
+	_, err = kafka.ReadToEnd(ctx, l.cfg, l.clientID, l.log, kafka.TopicRejected, l.partition.ID, max(from, start), func(r *kgo.Record) error {
+		rejection, err := wire.DecodeRejection(r.Value)
+		if err != nil {
+			return fmt.Errorf("%s/%d at %d: %w", r.Topic, r.Partition, r.Offset, err)
+		}
+		return each(seq.AsideRecord{Offset: r.Offset, Rejection: rejection})
+	})
+	return err
+}
+
+func (l *partitionLog) Start(ctx context.Context, offset int64) error {
+	return l.partition.Start(ctx, offset)
+}
+
+func (l *partitionLog) Poll(ctx context.Context, limit int) ([]seq.Record, error) {
+	polled, err := l.partition.Poll(ctx, limit)
+	if err != nil {
+		return nil, err
+	}
+	records := make([]seq.Record, len(polled))
+	for i, r := range polled {
+		records[i] = l.decode(r)
+	}
+	return records, nil
+}
+
+func (l *partitionLog) decode(r *kgo.Record) seq.Record {
+	out := seq.Record{
+		Offset: r.Offset, Value: r.Value, ContentType: kafka.Header(r, kafka.HeaderContentType), Producer: producerName(r),
+		Attached: &attached{record: r, replyTo: kafka.Header(r, kafka.HeaderReplyTo)},
+	}
+	if from := kafka.Header(r, kafka.HeaderMovedFrom); from != "" {
+		if p, o, err := kafka.ParsePlace(from); err == nil {
+			out.MovedFrom = &chat.Position{Partition: p, Offset: o}
+		}
+	}
+	command, err := wire.DecodeCommand(out.ContentType, r.Value)
+	out.Command = command
+	if err != nil {
+		var refusal *chat.Error
+		if !errors.As(err, &refusal) {
+			refusal = chat.Refuse(chat.CodeMalformed, "the record is not readable").Because(err)
+		}
+		out.Fault = refusal
+		return out
+	}
+	if !command.Conversation.IsZero() {
+		out.Home = chat.Partition(command.Conversation.String(), int32(l.cfg.Partitions))
+	}
+	return out
+}
+
+// producerName gives the header producer, in a form that can be stored: short, and valid text.
+func producerName(r *kgo.Record) string {
+	name := strings.ToValidUTF8(kafka.Header(r, kafka.HeaderProducer), "")
+	if len(name) > chat.MaxProducerBytes {
+		name = strings.ToValidUTF8(name[:chat.MaxProducerBytes], "")
+	}
+	return name
+}
+
+func (l *partitionLog) WriteAside(ctx context.Context, asides []seq.Outcome) (int64, error) {
+	var moves, notes []*kgo.Record
+	for _, o := range asides {
+		if o.Moves() {
+			moves = append(moves, l.move(&o))
+		}
+		notes = append(notes, l.note(&o))
+	}
+	if !l.fenced && len(moves) > 0 {
+		// The note says that the move was made: it must not be there without it.
+		if _, err := l.write(ctx, moves); err != nil {
+			return 0, err
+		}
+		moves = nil
+	}
+	written, err := l.write(ctx, append(moves, notes...))
+	if err != nil {
+		return 0, err
+	}
+	return written[len(written)-1].Offset + 1, nil
+}
+
+// move copies a record to the partition where it belongs, with everything that came with it and where it came from.
+func (l *partitionLog) move(o *seq.Outcome) *kgo.Record {
+	from := o.Record.Attached.(*attached).record
+	return &kgo.Record{
+		Topic: kafka.TopicInbound, Partition: o.Rejection.MovedTo, Key: []byte(o.Record.Command.Conversation.String()), Value: from.Value,
+		Headers: append(append([]kgo.RecordHeader{}, from.Headers...), kgo.RecordHeader{
+			Key: kafka.HeaderMovedFrom, Value: []byte(strconv.Itoa(int(l.partition.ID)) + ":" + strconv.FormatInt(from.Offset, 10)),
+		}),
+	}
+}
+
+func (l *partitionLog) note(o *seq.Outcome) *kgo.Record {
+	var key []byte
+	if id := o.Rejection.Conversation; !id.IsZero() {
+		key = []byte(id.String())
+	}
+	return &kgo.Record{
+		Topic: kafka.TopicRejected, Partition: l.partition.ID, Key: key, Value: wire.EncodeRejection(o.Rejection),
+		Headers: []kgo.RecordHeader{{Key: kafka.HeaderProducer, Value: []byte(o.Rejection.Producer)}},
+	}
+}
+
+func (l *partitionLog) WriteEvents(ctx context.Context, b *seq.Batch) ([]int64, error) {
+	traces := map[int64]kgo.RecordHeader{}
+	for _, o := range b.Outcomes {
+		for _, h := range o.Record.Attached.(*attached).record.Headers {
+			if h.Key == "traceparent" {
+				traces[o.Record.Offset] = h
+			}
+		}
+	}
+	records := make([]*kgo.Record, len(b.Events()))
+	for i, e := range b.Events() {
+		r := &kgo.Record{Topic: kafka.TopicMessages, Partition: l.partition.ID, Value: wire.EncodeEvent(e), Headers: []kgo.RecordHeader{{Key: kafka.HeaderKind, Value: []byte(e.Kind.String())}}}
+		if e.Kind != chat.KindProgress {
+			r.Key = []byte(e.Conversation.String())
+			r.Headers = append(r.Headers,
+				kgo.RecordHeader{Key: kafka.HeaderSeq, Value: strconv.AppendInt(nil, e.Seq, 10)},
+				kgo.RecordHeader{Key: kafka.HeaderProducer, Value: []byte(e.Producer)},
+				kgo.RecordHeader{Key: kafka.HeaderClientMsgID, Value: []byte(e.ClientMsgID)})
+			if h, traced := traces[e.InboundOffset]; traced {
+				r.Headers = append(r.Headers, h)
+			}
+		}
+		records[i] = r
+	}
+	written, err := l.write(ctx, records)
+	if err != nil {
+		return nil, err
+	}
+	offsets := make([]int64, len(written))
+	for i, r := range written {
+		offsets[i] = r.Offset
+	}
+	return offsets, nil
+}
+
+// writeTimeout bounds a fenced write; behind it the outcome is unknown, and the next owner finds out.
+const writeTimeout = 20 * time.Second
+
+// write produces records in order and waits until all in-sync replicas have them. Fenced, they are one transaction.
+func (l *partitionLog) write(ctx context.Context, records []*kgo.Record) ([]*kgo.Record, error) {
+	if !l.fenced {
+		// The producer repeats by itself, for as long as the process lives: see partitionLog.
+		return records, l.producer.ProduceSync(ctx, records...).FirstErr()
+	}
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	if err := l.producer.BeginTransaction(); err != nil {
+		return nil, l.refused(fmt.Errorf("beginning a transaction: %w", err))
+	}
+	if err := l.producer.ProduceSync(ctx, records...).FirstErr(); err != nil {
+		return nil, l.refused(fmt.Errorf("writing in a transaction: %w", err))
+	}
+	if err := l.producer.EndTransaction(ctx, kgo.TryCommit); err != nil {
+		return nil, l.refused(fmt.Errorf("committing a transaction: %w", err))
+	}
+	return records, nil
+}
+
+// refused marks the errors that say that somebody else is the owner.
+func (l *partitionLog) refused(err error) error {
+	for _, fenced := range []error{kerr.ProducerFenced, kerr.InvalidProducerEpoch, kerr.TransactionalIDAuthorizationFailed, kerr.InvalidProducerIDMapping} {
+		if errors.Is(err, fenced) {
+			return fmt.Errorf("%w: %w", kafka.ErrGiveUp, err)
+		}
+	}
+	return err
+}

@@ -1,0 +1,146 @@
+// Package ops is what every process has for its operators: a private listener with health, metrics and profiles, the
+// logger, and the order in which services start and stop.
+package ops
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Config says where the private listener is and how much is logged. Keys begin with ops.
+type Config struct {
+	Addr     string        `conf:"addr" help:"private listener: health, metrics, profiles; never open it to the world"`
+	LogLevel string        `conf:"log-level" help:"debug, info, warn or error"`
+	Drain    time.Duration `conf:"drain" help:"how long an orderly stop may take"`
+}
+
+// DefaultConfig listens on this machine only.
+func DefaultConfig() Config {
+	return Config{Addr: "127.0.0.1:9090", LogLevel: "info", Drain: 25 * time.Second} // orchestrators kill after 30 s
+}
+
+// Validate lists every fault.
+func (c *Config) Validate() error {
+	var level slog.Level
+	var faults []error
+	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
+		faults = append(faults, fmt.Errorf("ops.log-level is %q; debug, info, warn and error are known", c.LogLevel))
+	}
+	if c.Drain < time.Second {
+		faults = append(faults, fmt.Errorf("ops.drain is %s, at least 1s is needed", c.Drain))
+	}
+	return errors.Join(faults...)
+}
+
+// NewLogger gives a JSON logger on w that names the process.
+func NewLogger(w io.Writer, c Config, process string) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(c.LogLevel)) // judged by Validate
+	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})).With("process", process)
+}
+
+// NewRegistry gives a registry with the collectors of the Go runtime and the process.
+func NewRegistry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
+}
+
+// Server is the private listener. It is a Service; it stops last, so that the end can be watched.
+type Server struct {
+	listener net.Listener
+	registry *prometheus.Registry
+	draining atomic.Bool
+
+	mu     sync.Mutex // guards checks
+	checks map[string]func(context.Context) error
+}
+
+// Listen opens the private listener.
+func Listen(addr string, registry *prometheus.Registry) (*Server, error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("opening the private listener: %w", err)
+	}
+	return &Server{listener: l, registry: registry, checks: map[string]func(context.Context) error{}}, nil
+}
+
+// Addr tells where it listens.
+func (s *Server) Addr() string { return s.listener.Addr().String() }
+
+// Check adds a condition of readiness. It gets two seconds.
+func (s *Server) Check(name string, check func(context.Context) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.checks[name] = check
+}
+
+// SetDraining makes /readyz false for good.
+func (s *Server) SetDraining() { s.draining.Store(true) }
+
+// Run serves until the context ends.
+func (s *Server) Run(ctx context.Context) error {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
+	mux.HandleFunc("GET /readyz", s.ready)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(s.listener) }()
+	select {
+	case err := <-done:
+		return fmt.Errorf("the private listener: %w", err)
+	case <-ctx.Done():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if err := server.Shutdown(stop); err != nil {
+		_ = server.Close() // a profile under way is cut off
+	}
+	<-done
+	return nil
+}
+
+func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
+	defer cancel()
+	s.mu.Lock()
+	checks := make(map[string]func(context.Context) error, len(s.checks))
+	for name, check := range s.checks {
+		checks[name] = check
+	}
+	s.mu.Unlock()
+	answer := map[string]string{}
+	status := http.StatusOK
+	if s.draining.Load() {
+		answer["draining"], status = "yes", http.StatusServiceUnavailable
+	}
+	for name, check := range checks {
+		answer[name] = "ok"
+		if err := check(ctx); err != nil {
+			answer[name], status = err.Error(), http.StatusServiceUnavailable
+		}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(answer)
+}

@@ -1,0 +1,200 @@
+package timeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tideline/internal/kafka"
+	"tideline/internal/wire"
+	"tideline/pkg/chat"
+	core "tideline/pkg/timeline"
+)
+
+// consumer is a simple road from a topic to the store: its position is kept with its effect.
+type consumer struct {
+	kafka   kafka.Config
+	group   string
+	topic   string
+	id      string
+	log     *slog.Logger
+	metrics *Metrics
+	// position gives the next offset of a partition.
+	position func(ctx context.Context, partition int32) (int64, error)
+	// apply stores records and moves the position from one offset to another; core.ErrFenced where it stands elsewhere.
+	apply func(ctx context.Context, partition int32, from, to int64, records []*kgo.Record) error
+}
+
+func (c *consumer) Run(ctx context.Context) error {
+	owners := kafka.Owners{Config: c.kafka, ClientID: c.id, Group: c.group, Topic: c.topic, Log: c.log, Own: c.own}
+	return owners.Run(ctx)
+}
+
+func (c *consumer) own(ctx context.Context, p *kafka.Partition) error {
+	at, err := c.position(ctx, p.ID)
+	if err != nil {
+		return err
+	}
+	if err := p.Start(ctx, at); err != nil {
+		if !errors.Is(err, kafka.ErrTruncated) {
+			return err
+		}
+		// Marks and answers of before retention are lost for the store, not for the people: said loudly, and gone on.
+		start, _, boundsErr := kafka.Bounds(ctx, c.kafka, c.id, c.log, c.topic, p.ID)
+		if boundsErr != nil {
+			return boundsErr
+		}
+		c.metrics.stuck.Inc()
+		c.log.Error("RECORDS WERE LOST to retention before they were stored", "topic", c.topic, "partition", p.ID, "from", at, "to", start)
+		if err := c.apply(ctx, p.ID, at, start, nil); err != nil {
+			return err
+		}
+		at = start
+		if err := p.Start(ctx, at); err != nil {
+			return err
+		}
+	}
+	for {
+		records, err := p.Poll(ctx, 1000)
+		if err != nil {
+			return err
+		}
+		to := records[len(records)-1].Offset + 1
+		if err := c.applyPatiently(ctx, p.ID, at, to, records); err != nil {
+			return err
+		}
+		at = to
+		p.Done(at)
+	}
+}
+
+func (c *consumer) applyPatiently(ctx context.Context, partition int32, from, to int64, records []*kgo.Record) error {
+	for pause := leastPause; ; pause = min(2*pause, mostPause) {
+		err := c.apply(context.WithoutCancel(ctx), partition, from, to, records)
+		if err == nil {
+			return nil
+		}
+		if errors.Is(err, core.ErrFenced) {
+			at, lookErr := c.position(ctx, partition)
+			if lookErr == nil && at == to {
+				return nil // a commit whose answer was lost
+			}
+			return fmt.Errorf("%w: %w", kafka.ErrGiveUp, err)
+		}
+		c.metrics.retries.Inc()
+		c.log.Warn("the store did not take a batch; it is tried again", "err", err, "topic", c.topic, "partition", partition)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause + rand.N(pause)):
+		}
+	}
+}
+
+// MarkStore makes marks durable.
+type MarkStore interface{ core.MarkWriter }
+
+// RaiseMarks raises fast marks after they are durable: the api that wrote them may have died before it could.
+type RaiseMarks interface {
+	Raise(ctx context.Context, marks []chat.ReadMark) error
+}
+
+// NewMarkWriter makes the service that makes read marks durable.
+func NewMarkWriter(kc kafka.Config, store MarkStore, fast RaiseMarks, log *slog.Logger, metrics *Metrics, id string) interface{ Run(context.Context) error } {
+	return &consumer{
+		kafka: kc, group: kafka.GroupMarks, topic: kafka.TopicReceipts, id: id, log: log, metrics: metrics,
+		position: func(ctx context.Context, partition int32) (int64, error) {
+			at, err := store.MarkPositions(ctx, []int32{partition})
+			return at[partition], err
+		},
+		apply: func(ctx context.Context, partition int32, from, to int64, records []*kgo.Record) error {
+			entries := make([]core.MarkEntry, 0, len(records))
+			marks := make([]chat.ReadMark, 0, len(records))
+			for _, r := range records {
+				m, err := wire.DecodeReadMark(r.Value)
+				if err != nil {
+					metrics.parked.Inc()
+					log.Error("A READ MARK is not readable and is skipped", "partition", r.Partition, "offset", r.Offset, "err", err)
+					continue
+				}
+				entries, marks = append(entries, core.MarkEntry{Offset: r.Offset, Mark: m}), append(marks, m)
+			}
+			if err := store.ApplyMarks(ctx, partition, from, to, entries); err != nil {
+				return err
+			}
+			metrics.marks.Add(float64(len(entries)))
+			if err := fast.Raise(ctx, marks); err != nil {
+				log.Debug("fast read marks were not raised; the api did it, or they are filled again", "err", err)
+			}
+			return nil
+		},
+	}
+}
+
+// RejectionStore keeps rejections for those who ask.
+type RejectionStore interface {
+	RejectionPositions(ctx context.Context, partitions []int32) (map[int32]int64, error)
+	RecordRejections(ctx context.Context, partition int32, from, to int64, rejections []chat.Rejection) error
+	PruneRejections(ctx context.Context, before int64) (int64, error)
+}
+
+// rejectionsKept is how long a rejection can be asked for by client id.
+const rejectionsKept = 24 * time.Hour
+
+// NewRejectionRecorder makes the service that keeps rejections for a day.
+func NewRejectionRecorder(kc kafka.Config, store RejectionStore, log *slog.Logger, metrics *Metrics, id string) interface{ Run(context.Context) error } {
+	c := &consumer{
+		kafka: kc, group: kafka.GroupRejections, topic: kafka.TopicRejected, id: id, log: log, metrics: metrics,
+		position: func(ctx context.Context, partition int32) (int64, error) {
+			at, err := store.RejectionPositions(ctx, []int32{partition})
+			return at[partition], err
+		},
+		apply: func(ctx context.Context, partition int32, from, to int64, records []*kgo.Record) error {
+			rejections := make([]chat.Rejection, 0, len(records))
+			for _, r := range records {
+				rejection, err := wire.DecodeRejection(r.Value)
+				if err != nil {
+					log.Error("A REJECTION is not readable and is skipped", "partition", r.Partition, "offset", r.Offset, "err", err)
+					continue
+				}
+				rejections = append(rejections, rejection)
+			}
+			return store.RecordRejections(ctx, partition, from, to, rejections)
+		},
+	}
+	return &recorder{c, store, log}
+}
+
+type recorder struct {
+	*consumer
+	store RejectionStore
+	log   *slog.Logger
+}
+
+// Run records, and forgets what is older than a day.
+func (r *recorder) Run(ctx context.Context) error {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(5 * time.Minute)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				if _, err := r.store.PruneRejections(ctx, time.Now().Add(-rejectionsKept).UnixMilli()); err != nil && ctx.Err() == nil {
+					r.log.Warn("old rejections were not forgotten; it is tried again", "err", err)
+				}
+			}
+		}
+	}()
+	err := r.consumer.Run(ctx)
+	<-done
+	return err
+}

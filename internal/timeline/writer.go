@@ -1,0 +1,367 @@
+// Package timeline is what cmd/timeline runs: the writer that stores what was numbered and tells where conversations
+// stand, the writer of read marks, and the recorder of rejections. Each is a consumer group of its own and can run alone.
+package timeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strconv"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tideline/internal/kafka"
+	"tideline/internal/sqlstore"
+	"tideline/internal/wire"
+	"tideline/pkg/chat"
+	core "tideline/pkg/timeline"
+)
+
+// Store is what the writer needs besides the timeline itself.
+type Store interface {
+	core.Writer
+	// Park keeps a record that can never be stored, with its reason.
+	Park(ctx context.Context, p sqlstore.Parked) error
+}
+
+// FastMarks are the read marks that are kept for speed. They may fail: the writer remembers that they are dirty.
+type FastMarks interface {
+	// Follow moves marks and memberships past events that the store has.
+	Follow(ctx context.Context, entries []core.Entry) error
+	// Invalidate makes everything unready that may have missed something.
+	Invalidate(ctx context.Context) error
+}
+
+// Writer stores what was numbered.
+type Writer struct {
+	kafka    kafka.Config
+	store    Store
+	marks    FastMarks
+	producer *kgo.Client
+	log      *slog.Logger
+	metrics  *Metrics
+	id       string
+	maxBatch int
+}
+
+// NewWriter makes the writer. The producer writes the hints.
+func NewWriter(kc kafka.Config, store Store, marks FastMarks, producer *kgo.Client, log *slog.Logger, metrics *Metrics, id string) *Writer {
+	// 100 to 500 rows a commit is the knee of what MySQL takes a second.
+	return &Writer{kafka: kc, store: store, marks: marks, producer: producer, log: log, metrics: metrics, id: id, maxBatch: 500}
+}
+
+// Run owns partitions of im.messages until the context ends.
+func (w *Writer) Run(ctx context.Context) error {
+	owners := kafka.Owners{
+		Config: w.kafka, ClientID: w.id, Group: kafka.GroupTimeline, Topic: kafka.TopicMessages, Log: w.log, Own: w.own,
+		Owned: func(n int) { w.metrics.owned.Set(float64(n)) },
+	}
+	return owners.Run(ctx)
+}
+
+// partition is the state of one owned partition.
+type partition struct {
+	*Writer
+	p     *kafka.Partition
+	at    core.Position
+	dirty bool // the fast marks missed something
+	label string
+}
+
+func (w *Writer) own(ctx context.Context, p *kafka.Partition) error {
+	o := &partition{Writer: w, p: p, label: strconv.Itoa(int(p.ID))}
+	defer w.metrics.lag.DeleteLabelValues(o.label)
+	positions, err := w.store.Positions(ctx, []int32{p.ID})
+	if err != nil {
+		return err
+	}
+	o.at = positions[0]
+	if err := o.repeatLast(ctx); err != nil {
+		return err
+	}
+	if err := p.Start(ctx, o.at.MessagesNext); err != nil {
+		if errors.Is(err, kafka.ErrTruncated) {
+			w.metrics.stuck.Inc()
+			w.log.Error("THE TIMELINE STOPPED on a partition: retention removed what was not stored yet; see the runbook", "partition", p.ID, "err", err)
+		}
+		return err
+	}
+	for {
+		records, err := p.Poll(ctx, w.maxBatch)
+		if err != nil {
+			return err
+		}
+		if err := o.take(ctx, records); err != nil {
+			return err
+		}
+		p.Done(o.at.MessagesNext)
+		w.metrics.lag.WithLabelValues(o.label).Set(float64(p.Lag()))
+	}
+}
+
+// repeatLast tells again what the last batch told: its writer may have died between the commit and the hint.
+func (o *partition) repeatLast(ctx context.Context) error {
+	if o.at.MarksDirty {
+		o.dirty = true
+	}
+	if o.at.BatchFrom >= o.at.MessagesNext {
+		return nil
+	}
+	var entries []core.Entry
+	_, err := kafka.ReadToEnd(ctx, o.kafka, o.id, o.log, kafka.TopicMessages, o.p.ID, o.at.BatchFrom, func(r *kgo.Record) error {
+		if r.Offset >= o.at.MessagesNext {
+			return errEnough
+		}
+		e, err := wire.DecodeEvent(r.Value)
+		if err == nil && known(&e) {
+			entries = append(entries, core.Entry{Offset: r.Offset, Event: e})
+		}
+		return nil // what is not readable was parked
+	})
+	switch {
+	case errors.Is(err, kafka.ErrTruncated):
+		return nil // so old that nobody waits for it
+	case err != nil && !errors.Is(err, errEnough):
+		return fmt.Errorf("reading the last batch again: %w", err)
+	}
+	if err := o.tell(ctx, entries, nil, true); err != nil {
+		return err
+	}
+	o.follow(ctx, entries)
+	return nil
+}
+
+var errEnough = errors.New("enough was read")
+
+// known tells whether an event is one for the timeline: progress records and kinds of a later version are skipped.
+func known(e *chat.Event) bool {
+	return e.Kind == chat.KindMessage || e.Kind.IsNotice() || e.Kind.HasTarget()
+}
+
+// take stores records and tells of them. It returns when that is done, or an error that ends the owner.
+func (o *partition) take(ctx context.Context, records []*kgo.Record) error {
+	to := o.at
+	to.BatchFrom, to.MessagesNext = o.at.MessagesNext, records[len(records)-1].Offset+1
+	to.MarksDirty = o.dirty
+	entries := make([]core.Entry, 0, len(records))
+	raw := make(map[int64]*kgo.Record, len(records))
+	for _, r := range records {
+		e, err := wire.DecodeEvent(r.Value)
+		if err != nil {
+			if err := o.park(ctx, r, err); err != nil {
+				return err
+			}
+			continue
+		}
+		to.InboundNext = max(to.InboundNext, e.InboundOffset+1)
+		to.RejectedNext = max(to.RejectedNext, e.RejectedNext)
+		to.HighestStamp = max(to.HighestStamp, chat.Stamp(e.ClientMsgID))
+		if known(&e) {
+			entries = append(entries, core.Entry{Offset: r.Offset, Event: e})
+			raw[r.Offset] = r
+		}
+	}
+	applied, stored, err := o.store1(ctx, to, entries, raw)
+	if err != nil {
+		return err
+	}
+	if err := o.tell(ctx, stored, applied.Heads, false); err != nil {
+		return err
+	}
+	o.follow(ctx, stored)
+	return nil
+}
+
+// store1 stores a batch, whatever it takes: what the store cannot take for now is tried again, what it can never take
+// is parked. It gives what was stored.
+func (o *partition) store1(ctx context.Context, to core.Position, entries []core.Entry, raw map[int64]*kgo.Record) (core.Applied, []core.Entry, error) {
+	var all core.Applied
+	var stored []core.Entry
+	// A batch with an entry that can never be stored is halved until that entry is alone.
+	queue := [][]core.Entry{entries}
+	for len(queue) > 0 {
+		part := queue[0]
+		queue = queue[1:]
+		step := to
+		if len(queue) > 0 {
+			step = upTo(o.at, to, queue[0][0].Offset)
+		}
+		applied, err := o.applyPatiently(ctx, step, part)
+		switch {
+		case errors.Is(err, core.ErrUnstorable) && len(part) > 1:
+			half := len(part) / 2
+			queue = append([][]core.Entry{part[:half], part[half:]}, queue...)
+		case errors.Is(err, core.ErrUnstorable):
+			if err := o.park(ctx, raw[part[0].Offset], err); err != nil {
+				return all, stored, err
+			}
+			if len(queue) == 0 { // the position moves behind it
+				queue = append(queue, nil)
+			}
+		case err != nil:
+			return all, stored, err
+		default:
+			all.Heads = append(all.Heads, applied.Heads...)
+			stored = append(stored, part...)
+			for _, t := range applied.Twins {
+				o.log.Error("A TWIN reached the store and was made a tombstone: deduplication has failed", "conversation", t.Conversation.String(), "seq", t.Seq, "first", t.First)
+			}
+			o.metrics.twins.Add(float64(len(applied.Twins)))
+			o.metrics.missing.Add(float64(applied.MissingTargets))
+			o.metrics.rows.Add(float64(len(part) - applied.Skipped))
+		}
+	}
+	return all, stored, nil
+}
+
+// upTo is a position on the way to another, before an offset. What it says of inbound records and stamps stays behind
+// until the whole batch is stored: that only makes a takeover read a little more.
+func upTo(at, to core.Position, offset int64) core.Position {
+	step := at
+	step.MessagesNext, step.BatchFrom, step.MarksDirty = offset, to.BatchFrom, to.MarksDirty
+	return step
+}
+
+// Pauses between tries of a store that cannot take a batch for now.
+const (
+	leastPause = 50 * time.Millisecond
+	mostPause  = 5 * time.Second
+)
+
+func (o *partition) applyPatiently(ctx context.Context, to core.Position, entries []core.Entry) (core.Applied, error) {
+	pause := leastPause
+	for {
+		started := time.Now()
+		applied, err := o.store.Apply(context.WithoutCancel(ctx), o.at, to, entries)
+		if err == nil {
+			o.metrics.apply.Observe(time.Since(started).Seconds())
+			o.metrics.batch.Observe(float64(len(entries)))
+			o.at = to
+			return applied, nil
+		}
+		if errors.Is(err, core.ErrUnstorable) {
+			return applied, err
+		}
+		if errors.Is(err, core.ErrFenced) {
+			return o.wasItUs(ctx, to, entries, err)
+		}
+		o.metrics.retries.Inc()
+		o.log.Warn("the store did not take a batch; it is tried again", "err", err, "partition", o.p.ID, "events", len(entries), "pause", pause.String())
+		select {
+		case <-ctx.Done():
+			return applied, ctx.Err()
+		case <-time.After(pause + rand.N(pause)):
+		}
+		pause = min(2*pause, mostPause)
+	}
+}
+
+// wasItUs finds out whether the position was moved by a try of ours whose answer was lost, or by another writer.
+func (o *partition) wasItUs(ctx context.Context, to core.Position, entries []core.Entry, fenced error) (core.Applied, error) {
+	positions, err := o.store.Positions(ctx, []int32{o.p.ID})
+	if err != nil {
+		return core.Applied{}, err
+	}
+	if positions[0] != to {
+		return core.Applied{}, fmt.Errorf("%w: %w", kafka.ErrGiveUp, fenced)
+	}
+	// The heads are not known, and not needed: the last event of each conversation tells where it stands.
+	o.log.Info("a commit whose answer was lost had happened", "partition", o.p.ID, "events", len(entries))
+	o.at = to
+	return core.Applied{}, nil
+}
+
+func (o *partition) park(ctx context.Context, r *kgo.Record, why error) error {
+	o.metrics.parked.Inc()
+	o.log.Error("A RECORD was parked: it can never be stored as it is; see `tideline parked`", "partition", r.Partition, "offset", r.Offset, "err", why)
+	for pause := leastPause; ; pause = min(2*pause, mostPause) {
+		err := o.store.Park(ctx, sqlstore.Parked{
+			Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Reason: why.Error(), Key: r.Key, Record: r.Value, ParkedAt: time.Now().UnixMilli(),
+		})
+		if err == nil {
+			return nil
+		}
+		o.log.Warn("a record could not be parked; it is tried again", "err", err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
+
+// tell writes one hint per conversation, once the store has everything that it speaks of.
+func (o *partition) tell(ctx context.Context, entries []core.Entry, _ []core.Conversation, repeat bool) error {
+	hints := Hints(entries, repeat, time.Now().UnixMilli())
+	if len(hints) == 0 {
+		return nil
+	}
+	records := make([]*kgo.Record, len(hints))
+	for i := range hints {
+		records[i] = &kgo.Record{Topic: kafka.TopicNotify, Key: []byte(hints[i].Conversation.String()), Value: wire.EncodeNotify(&hints[i])}
+	}
+	started := time.Now()
+	for pause := leastPause; ; pause = min(2*pause, mostPause) {
+		err := o.producer.ProduceSync(context.WithoutCancel(ctx), records...).FirstErr()
+		if err == nil {
+			o.metrics.hints.Add(float64(len(hints)))
+			o.metrics.hint.Observe(time.Since(started).Seconds())
+			return nil
+		}
+		o.log.Warn("hints were not written; it is tried again", "err", err, "partition", o.p.ID)
+		select {
+		case <-ctx.Done():
+			return ctx.Err() // the next owner repeats them
+		case <-time.After(pause):
+		}
+	}
+}
+
+// Hints gives what im.notify says of some events, in order: one for each conversation.
+func Hints(entries []core.Entry, repeat bool, now int64) []chat.Notify {
+	at := map[chat.ConversationID]int{}
+	var hints []chat.Notify
+	for i := range entries {
+		e := &entries[i].Event
+		n, there := at[e.Conversation]
+		if !there {
+			n = len(hints)
+			at[e.Conversation] = n
+			hints = append(hints, chat.Notify{Conversation: e.Conversation, Repeat: repeat, At: now})
+		}
+		h := &hints[n]
+		h.MaxSeq, h.Ordinal = e.Seq, e.Ordinal
+		if target := e.TargetSeq(); target > 0 {
+			h.ChangedSeqs = append(h.ChangedSeqs, target)
+		}
+		h.Members = append(h.Members, core.Changes(e, e.Seq == 1)...)
+		if e.Message != nil && e.Message.Receipt {
+			h.Asked = append(h.Asked, chat.Asked{Seq: e.Seq, Sender: e.Sender})
+		}
+		if e.Kind == chat.KindUpdate || e.Kind == chat.KindDissolve || e.Kind == chat.KindCreate {
+			h.Meta = true
+		}
+	}
+	return hints
+}
+
+// follow moves the fast marks. When they cannot be moved the writer goes on, and makes them unready as soon as they
+// answer again.
+func (o *partition) follow(ctx context.Context, entries []core.Entry) {
+	ctx = context.WithoutCancel(ctx)
+	if o.dirty {
+		if err := o.marks.Invalidate(ctx); err != nil {
+			return
+		}
+		o.log.Info("the fast read marks were invalidated: they had missed something", "partition", o.p.ID)
+		o.dirty = false
+	}
+	if err := o.marks.Follow(ctx, entries); err != nil {
+		o.dirty = true
+		o.metrics.dirty.Inc()
+		o.log.Warn("the fast read marks could not follow; they are invalidated when Redis answers again", "err", err, "partition", o.p.ID)
+	}
+}

@@ -1,0 +1,401 @@
+// Package accounts knows who people are and which sessions they have: passwords, access tokens, refresh tokens, and the
+// limits on guessing any of them.
+package accounts
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/redis/go-redis/v9"
+
+	"tideline/internal/config"
+	"tideline/internal/sqlstore"
+	"tideline/pkg/chat"
+)
+
+// Config says how sessions are. Keys begin with auth.
+type Config struct {
+	TokenKey     config.Secret `conf:"token-key" help:"key of access tokens, the same for all processes; at least 32 bytes"`
+	OldTokenKey  config.Secret `conf:"old-token-key" help:"the key before, whose tokens are still taken while they last"`
+	AccessTTL    time.Duration `conf:"access-ttl" help:"life of an access token"`
+	RefreshTTL   time.Duration `conf:"refresh-ttl" help:"life of a session that is not refreshed"`
+	Registration bool          `conf:"registration" help:"let anybody register"`
+	Logins       int           `conf:"logins-per-minute" help:"login tries of one address, and for one username, a minute"`
+	AdminToken   config.Secret `conf:"admin-token" help:"bearer token of the administration calls; empty turns them off"`
+}
+
+// DefaultConfig is for everybody.
+func DefaultConfig() Config {
+	return Config{AccessTTL: 15 * time.Minute, RefreshTTL: 30 * 24 * time.Hour, Registration: true, Logins: 30}
+}
+
+// Validate lists every fault.
+func (c *Config) Validate() error {
+	var faults []error
+	if len(c.TokenKey.Reveal()) < 32 {
+		faults = append(faults, errors.New("auth.token-key needs at least 32 bytes"))
+	}
+	if n := len(c.AdminToken.Reveal()); n > 0 && n < 16 {
+		faults = append(faults, errors.New("auth.admin-token needs at least 16 bytes"))
+	}
+	if c.AccessTTL < time.Second || c.RefreshTTL < c.AccessTTL {
+		faults = append(faults, fmt.Errorf("auth.access-ttl is %s and auth.refresh-ttl %s", c.AccessTTL, c.RefreshTTL))
+	}
+	if c.Logins < 1 {
+		faults = append(faults, fmt.Errorf("auth.logins-per-minute is %d", c.Logins))
+	}
+	return errors.Join(faults...)
+}
+
+// Caller is who asks: a person in a session.
+type Caller struct {
+	User    chat.UserID
+	Session int64
+	// ExpiresAt is when the access token ends.
+	ExpiresAt time.Time
+}
+
+// Store keeps people and sessions.
+type Store interface {
+	CreateUser(ctx context.Context, u sqlstore.User) error
+	UserByName(ctx context.Context, name string) (sqlstore.User, bool, error)
+	Users(ctx context.Context, ids []chat.UserID) ([]sqlstore.User, error)
+	CreateSession(ctx context.Context, v sqlstore.Session) error
+	SessionByID(ctx context.Context, id int64) (sqlstore.Session, bool, error)
+	SessionByRefreshHash(ctx context.Context, hash [32]byte) (sqlstore.Session, bool, error)
+	RotateRefresh(ctx context.Context, id int64, old, fresh [32]byte, at, expiresAt int64) error
+	RevokeSession(ctx context.Context, id, at int64) error
+}
+
+// IDs makes ids of users and sessions.
+type IDs interface{ NextID() (int64, error) }
+
+// RevokedChannel names the Redis channel on which ended sessions are told, as decimal text.
+const RevokedChannel = "tl:revoked"
+
+// sessionTTL bounds how long a session that was ended elsewhere can go on where nobody was told.
+const sessionTTL = 5 * time.Second
+
+// Accounts is safe for concurrent use.
+type Accounts struct {
+	cfg       Config
+	store     Store
+	ids       IDs
+	redis     redis.UniversalClient
+	log       *slog.Logger
+	passwords *Passwords
+	limits    *limiter
+	now       func() time.Time
+
+	mu       sync.Mutex // guards tokens and sessions
+	tokens   map[string]Caller
+	sessions map[int64]time.Time // until when a session is known to stand
+}
+
+// New makes the accounts.
+func New(cfg Config, store Store, ids IDs, client redis.UniversalClient, log *slog.Logger) *Accounts {
+	return &Accounts{
+		cfg: cfg, store: store, ids: ids, redis: client, log: log, passwords: NewPasswords(2), limits: newLimiter(cfg.Logins), now: time.Now,
+		tokens: map[string]Caller{}, sessions: map[int64]time.Time{},
+	}
+}
+
+var usernameForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{1,31}$`)
+
+// Register creates a person.
+func (a *Accounts) Register(ctx context.Context, address, username, password, nickname string) (sqlstore.User, error) {
+	if !a.cfg.Registration {
+		return sqlstore.User{}, chat.Refuse(chat.CodeForbidden, "nobody registers here by themselves")
+	}
+	if !usernameForm.MatchString(username) {
+		return sqlstore.User{}, chat.RefuseField(chat.CodeInvalidField, "username", "is not 2 to 32 letters, digits, dots, dashes and underscores, beginning with a letter or digit")
+	}
+	if len(password) < minPassword || len(password) > maxPassword {
+		return sqlstore.User{}, chat.RefuseField(chat.CodeInvalidField, "password", "has not %d to %d bytes", minPassword, maxPassword)
+	}
+	if nickname == "" {
+		nickname = username
+	}
+	if err := chat.ValidateName("nickname", nickname); err != nil {
+		return sqlstore.User{}, err
+	}
+	if wait := a.limits.take("r:" + address); wait > 0 {
+		return sqlstore.User{}, chat.Refuse(chat.CodeRateLimited, "too many registrations from this address").After(wait)
+	}
+	hash, err := a.passwords.Hash(ctx, password)
+	if err != nil {
+		return sqlstore.User{}, err
+	}
+	id, err := a.ids.NextID()
+	if err != nil {
+		return sqlstore.User{}, err
+	}
+	now := a.now().UnixMilli()
+	u := sqlstore.User{ID: chat.UserID(id), Username: username, Nickname: nickname, PasswordHash: hash, CreatedAt: now, UpdatedAt: now}
+	if err := a.store.CreateUser(ctx, u); err != nil {
+		if errors.Is(err, sqlstore.ErrTaken) {
+			return u, chat.RefuseField(chat.CodeUsernameTaken, "username", "is somebody's")
+		}
+		return u, err
+	}
+	return u, nil
+}
+
+// Tokens are what a client keeps of a session.
+type Tokens struct {
+	Access    string
+	Refresh   string
+	ExpiresIn time.Duration
+	Session   int64
+	User      sqlstore.User
+}
+
+var platforms = []string{"web", "desktop", "ios", "android", "miniapp", "bot"}
+
+// Login begins a session.
+func (a *Accounts) Login(ctx context.Context, address, username, password, device, platform string) (Tokens, error) {
+	if !slices.Contains(platforms, platform) {
+		return Tokens{}, chat.RefuseField(chat.CodeInvalidField, "platform", "is none of web, desktop, ios, android, miniapp, bot")
+	}
+	if len(device) > 128 {
+		return Tokens{}, chat.RefuseField(chat.CodeInvalidField, "device_id", "is over 128 bytes")
+	}
+	if len(username) > 64 || len(password) > maxPassword {
+		return Tokens{}, chat.Refuse(chat.CodeInvalidCredentials, "username and password do not belong together")
+	}
+	wait := max(a.limits.take("a:"+address), a.limits.take("u:"+sqlstore.FoldUsername(username)))
+	if wait > 0 {
+		return Tokens{}, chat.Refuse(chat.CodeRateLimited, "too many tries").After(wait)
+	}
+	u, found, err := a.store.UserByName(ctx, username)
+	if err != nil {
+		return Tokens{}, err
+	}
+	hash := ""
+	if found {
+		hash = u.PasswordHash
+	}
+	ok, err := a.passwords.Matches(ctx, hash, password)
+	if err != nil {
+		return Tokens{}, err
+	}
+	if !ok {
+		return Tokens{}, chat.Refuse(chat.CodeInvalidCredentials, "username and password do not belong together")
+	}
+	id, err := a.ids.NextID()
+	if err != nil {
+		return Tokens{}, err
+	}
+	refresh, refreshHash := newRefresh()
+	now := a.now()
+	session := sqlstore.Session{
+		ID: id, User: u.ID, DeviceID: device, Platform: platform, RefreshHash: refreshHash,
+		CreatedAt: now.UnixMilli(), RefreshedAt: now.UnixMilli(), ExpiresAt: now.Add(a.cfg.RefreshTTL).UnixMilli(),
+	}
+	if err := a.store.CreateSession(ctx, session); err != nil {
+		return Tokens{}, err
+	}
+	return a.tokensOf(u, id, refresh, now)
+}
+
+func newRefresh() (string, [32]byte) {
+	b := make([]byte, 32)
+	rand.Read(b)
+	text := base64.RawURLEncoding.EncodeToString(b)
+	return text, sha256.Sum256([]byte(text))
+}
+
+type claims struct {
+	jwt.RegisteredClaims
+	Session string `json:"sid"`
+}
+
+func (a *Accounts) tokensOf(u sqlstore.User, session int64, refresh string, now time.Time) (Tokens, error) {
+	token := jwt.NewWithClaims(jwt.SigningMethodHS256, claims{
+		RegisteredClaims: jwt.RegisteredClaims{Subject: u.ID.String(), IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(now.Add(a.cfg.AccessTTL))},
+		Session:          strconv.FormatInt(session, 10),
+	})
+	access, err := token.SignedString([]byte(a.cfg.TokenKey.Reveal()))
+	if err != nil {
+		return Tokens{}, fmt.Errorf("signing an access token: %w", err)
+	}
+	return Tokens{Access: access, Refresh: refresh, ExpiresIn: a.cfg.AccessTTL, Session: session, User: u}, nil
+}
+
+// Refresh changes a refresh token for new tokens. A token that was changed before ends its session: two have it, and one
+// of them stole it.
+func (a *Accounts) Refresh(ctx context.Context, address, refresh string) (Tokens, error) {
+	refused := chat.Refuse(chat.CodeSessionRevoked, "the refresh token is not valid (any more)")
+	if len(refresh) > 128 {
+		return Tokens{}, refused
+	}
+	if wait := a.limits.take("f:" + address); wait > 0 {
+		return Tokens{}, chat.Refuse(chat.CodeRateLimited, "too many tries").After(wait)
+	}
+	hash := sha256.Sum256([]byte(refresh))
+	session, found, err := a.store.SessionByRefreshHash(ctx, hash)
+	if err != nil {
+		return Tokens{}, err
+	}
+	now := a.now()
+	if !found || session.RevokedAt > 0 || session.ExpiresAt < now.UnixMilli() {
+		return Tokens{}, refused
+	}
+	if session.RefreshHash != hash {
+		a.log.Warn("a refresh token was used twice: its session ends", "session", session.ID)
+		if err := a.Revoke(ctx, session.ID); err != nil {
+			return Tokens{}, err
+		}
+		return Tokens{}, refused
+	}
+	users, err := a.store.Users(ctx, []chat.UserID{session.User})
+	if err != nil {
+		return Tokens{}, err
+	}
+	if len(users) == 0 {
+		return Tokens{}, refused
+	}
+	fresh, freshHash := newRefresh()
+	if err := a.store.RotateRefresh(ctx, session.ID, hash, freshHash, now.UnixMilli(), now.Add(a.cfg.RefreshTTL).UnixMilli()); err != nil {
+		if errors.Is(err, sqlstore.ErrChanged) {
+			return Tokens{}, refused
+		}
+		return Tokens{}, err
+	}
+	return a.tokensOf(users[0], session.ID, fresh, now)
+}
+
+// Revoke ends a session, and tells every door.
+func (a *Accounts) Revoke(ctx context.Context, session int64) error {
+	if err := a.store.RevokeSession(ctx, session, a.now().UnixMilli()); err != nil {
+		return err
+	}
+	a.Forget(session)
+	tell, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
+	defer cancel()
+	if err := a.redis.Publish(tell, RevokedChannel, strconv.FormatInt(session, 10)).Err(); err != nil {
+		a.log.Warn("the end of a session was not told; other doors find out within seconds", "err", err)
+	}
+	return nil
+}
+
+// Forget drops what is remembered of a session.
+func (a *Accounts) Forget(session int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.sessions, session)
+	for t, c := range a.tokens {
+		if c.Session == session {
+			delete(a.tokens, t)
+		}
+	}
+}
+
+// maxRemembered bounds the tokens and sessions that are remembered.
+const maxRemembered = 50_000
+
+// Authenticate gives who has an access token.
+func (a *Accounts) Authenticate(ctx context.Context, token string) (Caller, error) {
+	now := a.now()
+	a.mu.Lock()
+	caller, known := a.tokens[token]
+	until := a.sessions[caller.Session]
+	a.mu.Unlock()
+	if !known {
+		var err error
+		if caller, err = a.parse(token); err != nil {
+			return Caller{}, err
+		}
+	}
+	if now.After(caller.ExpiresAt) {
+		return Caller{}, chat.Refuse(chat.CodeTokenExpired, "the access token has expired")
+	}
+	if known && now.Before(until) {
+		return caller, nil
+	}
+	session, found, err := a.store.SessionByID(ctx, caller.Session)
+	if err != nil {
+		return Caller{}, err
+	}
+	if !found || session.RevokedAt > 0 || session.User != caller.User {
+		return Caller{}, chat.Refuse(chat.CodeSessionRevoked, "the session was ended")
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.tokens) >= maxRemembered {
+		clear(a.tokens)
+	}
+	if len(a.sessions) >= maxRemembered {
+		clear(a.sessions)
+	}
+	a.tokens[token] = caller
+	a.sessions[caller.Session] = now.Add(sessionTTL)
+	return caller, nil
+}
+
+func (a *Accounts) parse(token string) (Caller, error) {
+	refused := chat.Refuse(chat.CodeUnauthenticated, "the access token is not one of ours")
+	if token == "" || len(token) > 2048 {
+		return Caller{}, refused
+	}
+	for _, key := range []string{a.cfg.TokenKey.Reveal(), a.cfg.OldTokenKey.Reveal()} {
+		if key == "" {
+			continue
+		}
+		var c claims
+		_, err := jwt.ParseWithClaims(token, &c, func(*jwt.Token) (any, error) { return []byte(key), nil },
+			jwt.WithValidMethods([]string{"HS256"}), jwt.WithExpirationRequired(), jwt.WithTimeFunc(a.now))
+		if errors.Is(err, jwt.ErrTokenExpired) && !errors.Is(err, jwt.ErrTokenSignatureInvalid) {
+			return Caller{}, chat.Refuse(chat.CodeTokenExpired, "the access token has expired")
+		}
+		if err != nil {
+			continue
+		}
+		user, err := chat.ParseUserID(c.Subject)
+		if err != nil {
+			return Caller{}, refused
+		}
+		session, err := strconv.ParseInt(c.Session, 10, 64)
+		if err != nil {
+			return Caller{}, refused
+		}
+		return Caller{User: user, Session: session, ExpiresAt: c.ExpiresAt.Time}, nil
+	}
+	return Caller{}, refused
+}
+
+// Run hears of sessions that were ended at other doors, until the context ends.
+func (a *Accounts) Run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		sub := a.redis.Subscribe(ctx, RevokedChannel)
+		ch := sub.Channel()
+		for open := true; open && ctx.Err() == nil; {
+			select {
+			case <-ctx.Done():
+			case m, more := <-ch:
+				if open = more; more {
+					if id, err := strconv.ParseInt(m.Payload, 10, 64); err == nil {
+						a.Forget(id)
+					}
+				}
+			}
+		}
+		_ = sub.Close()
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
+	return nil
+}

@@ -43,6 +43,9 @@ type Applied struct {
 	Skipped int
 	// MissingTargets counts edits and recalls whose target the store does not have.
 	MissingTargets int
+	// Holes counts the numbers that the batch jumped over: events that were parked. Their numbers have no row until they
+	// are put back.
+	Holes int64
 }
 
 // Twin is an event that repeats the client id of another.
@@ -62,7 +65,12 @@ type Twin struct {
 //     addressees of the row;
 //   - the position, by compare-and-set on MessagesNext.
 //
-// A row whose (conversation, sender, client id) is taken by another number becomes a tombstone that points at the first.
+// A row whose (conversation, sender, client id) is taken by another number becomes a tombstone that points at the first;
+// what it does to memberships it does all the same, because ingest has counted on it.
+//
+// An event whose number is below the head and has no row was parked and is put back: it is stored where it belongs.
+// What newer events have said of conversation and members since is left alone.
+//
 // Apply returns ErrFenced where the position is not `from` any more (nothing was stored), an error wrapping
 // ErrUnstorable where one entry can never be stored (nothing was stored; the caller finds out which by halving), any
 // other error where it may be tried again. It is safe to repeat after an error whose outcome is unknown: if the commit
@@ -79,7 +87,8 @@ type Writer interface {
 type Reader interface {
 	// Rows gives the rows first..last of a conversation, ordered by seq: one range scan. The caller bounds the range.
 	Rows(ctx context.Context, c chat.ConversationID, first, last int64) ([]Row, error)
-	// SeqAt gives the lowest number whose row was sent at or after a time (ms), or 0 where there is none.
+	// SeqAt gives the lowest number whose row was sent at or after a time (ms), or 0 where there is none. Where times do
+	// not grow with the numbers, as in what was imported out of order, it is a number near such a row.
 	SeqAt(ctx context.Context, c chat.ConversationID, at int64) (int64, error)
 	// Conversations gives heads, in no order.
 	Conversations(ctx context.Context, ids []chat.ConversationID) ([]Conversation, error)
@@ -154,8 +163,8 @@ func Unread(head, mark int64, c Correction) int64 { return max(head-mark-c.Recal
 
 // MarkWriter makes read marks durable.
 //
-// ApplyMarks raises the marks of present members (never lowers one, never passes the conversation's end as it is known to
-// the store) and moves the position of the partition of im.receipts by compare-and-set, in one transaction; ErrFenced as
+// ApplyMarks raises the marks of present members (never lowers one; a mark beyond the conversation's end as it is known to
+// the store counts as one at the end) and moves the position of the partition of im.receipts by compare-and-set, in one transaction; ErrFenced as
 // for Writer.Apply. ReadOffset of a row that moved becomes the offset of its record.
 type MarkWriter interface {
 	MarkPositions(ctx context.Context, partitions []int32) (map[int32]int64, error) // the next offset; 0 where never written
@@ -166,4 +175,10 @@ type MarkWriter interface {
 type MarkEntry struct {
 	Offset int64
 	Mark   chat.ReadMark
+}
+
+// Mark is a place up to which somebody has read.
+type Mark struct {
+	Seq     int64
+	Ordinal int64 // the conversation's ordinal at Seq
 }

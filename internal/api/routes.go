@@ -1,0 +1,431 @@
+package api
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"tideline/internal/accounts"
+	"tideline/internal/handlers"
+	"tideline/pkg/chat"
+)
+
+func (s *Server) routes(g *gin.Engine) {
+	v1 := g.Group("/v1")
+	v1.POST("/users", s.register)
+	v1.POST("/sessions", s.login)
+	v1.POST("/sessions/refresh", s.refresh)
+
+	own := v1.Group("", func(c *gin.Context) {
+		if caller, ok := s.caller(c); ok {
+			c.Set(keyCaller, caller)
+		}
+	})
+	own.DELETE("/sessions/current", s.logout)
+	own.GET("/users/me", func(c *gin.Context) {
+		v, err := s.service.User(c, who(c).User)
+		s.answer(c, 200, v, err)
+	})
+	own.PATCH("/users/me", func(c *gin.Context) {
+		var r handlers.UpdateUserRequest
+		if s.body(c, &r) {
+			v, err := s.service.UpdateUser(c, who(c).User, r)
+			s.answer(c, 200, v, err)
+		}
+	})
+	own.GET("/users", func(c *gin.Context) {
+		v, err := s.service.SearchUsers(c, c.Query("query"))
+		s.answer(c, 200, v, err)
+	})
+	own.GET("/users/:uid", func(c *gin.Context) {
+		if id, ok := s.user(c, who(c)); ok {
+			v, err := s.service.User(c, id)
+			s.answer(c, 200, v, err)
+		}
+	})
+	own.POST("/users/batch", func(c *gin.Context) {
+		var r struct {
+			UserIDs []chat.UserID `json:"user_ids"`
+		}
+		if s.body(c, &r) {
+			v, err := s.service.UsersByID(c, r.UserIDs)
+			s.answer(c, 200, v, err)
+		}
+	})
+	s.groupRoutes(own)
+	s.conversationRoutes(own)
+	own.POST("/sync", func(c *gin.Context) {
+		var r handlers.SyncRequest
+		if s.body(c, &r) {
+			v, err := s.service.Sync(c, who(c).User, r)
+			s.answer(c, 200, v, err)
+		}
+	})
+
+	admin := v1.Group("/admin", func(c *gin.Context) { s.isAdmin(c) })
+	admin.POST("/users", func(c *gin.Context) {
+		var r handlers.ExternalUsers
+		if s.body(c, &r) {
+			v, err := s.service.ImportUsers(c, r)
+			s.answer(c, 200, v, err)
+		}
+	})
+	admin.POST("/groups/reserve", func(c *gin.Context) {
+		var r handlers.ReserveGroupRequest
+		if s.body(c, &r) {
+			v, err := s.service.ReserveGroup(c, r)
+			s.answer(c, 200, v, err)
+		}
+	})
+}
+
+func (s *Server) groupRoutes(own *gin.RouterGroup) {
+	own.POST("/groups", func(c *gin.Context) {
+		var r handlers.CreateGroupRequest
+		if s.body(c, &r) && s.key(c, &r.ClientMsgID) {
+			v, err := s.service.CreateGroup(c, who(c).User, r)
+			s.answer(c, 201, v, err)
+		}
+	})
+	g := own.Group("/groups/:cid")
+	g.GET("", s.of(func(c *gin.Context, u chat.UserID, id chat.ConversationID) (any, error) {
+		return s.service.Group(c, u, id)
+	}))
+	g.PATCH("", s.of(func(c *gin.Context, u chat.UserID, id chat.ConversationID) (any, error) {
+		var r handlers.UpdateGroupRequest
+		if !s.body(c, &r) || !s.key(c, &r.ClientMsgID) {
+			return nil, nil
+		}
+		return s.service.UpdateGroup(c, u, id, r)
+	}))
+	g.DELETE("", s.of(func(c *gin.Context, u chat.UserID, id chat.ConversationID) (any, error) {
+		key, ok := s.onlyKey(c)
+		if !ok {
+			return nil, nil
+		}
+		return s.service.Dissolve(c, u, id, key)
+	}))
+	g.GET("/members", s.of(func(c *gin.Context, u chat.UserID, id chat.ConversationID) (any, error) {
+		limit, ok := s.number(c, "limit")
+		if !ok {
+			return nil, nil
+		}
+		return s.service.Members(c, u, id, c.Query("cursor"), int(limit))
+	}))
+	g.POST("/members", s.of(func(c *gin.Context, u chat.UserID, id chat.ConversationID) (any, error) {
+		var r handlers.AddMembersRequest
+		if !s.body(c, &r) || !s.key(c, &r.ClientMsgID) {
+			return nil, nil
+		}
+		return s.service.AddMembers(c, u, id, r)
+	}))
+	g.DELETE("/members/:uid", s.of(func(c *gin.Context, u chat.UserID, id chat.ConversationID) (any, error) {
+		key, ok := s.onlyKey(c)
+		if !ok {
+			return nil, nil
+		}
+		member, ok := s.user(c, who(c))
+		if !ok {
+			return nil, nil
+		}
+		return s.service.RemoveMember(c, u, id, member, key)
+	}))
+	g.PATCH("/members/:uid", s.of(func(c *gin.Context, u chat.UserID, id chat.ConversationID) (any, error) {
+		var r handlers.UpdateMemberRequest
+		if !s.body(c, &r) || !s.key(c, &r.ClientMsgID) {
+			return nil, nil
+		}
+		member, ok := s.user(c, who(c))
+		if !ok {
+			return nil, nil
+		}
+		return s.service.UpdateMember(c, u, id, member, r)
+	}))
+}
+
+func (s *Server) conversationRoutes(own *gin.RouterGroup) {
+	own.POST("/conversations/private", func(c *gin.Context) {
+		var r struct {
+			User chat.UserID `json:"user_id"`
+		}
+		if s.body(c, &r) {
+			v, err := s.service.OpenPrivate(c, who(c).User, r.User)
+			s.answer(c, 200, v, err)
+		}
+	})
+	g := own.Group("/conversations/:cid")
+	g.GET("", s.of(func(c *gin.Context, u chat.UserID, id chat.ConversationID) (any, error) {
+		return s.service.Conversation(c, u, id)
+	}))
+	g.POST("/messages", s.send)
+	g.GET("/messages", s.pull)
+	g.GET("/messages/by-client-id/:key", s.of(func(c *gin.Context, u chat.UserID, id chat.ConversationID) (any, error) {
+		return s.service.ByClientID(c, u, id, c.Param("key"))
+	}))
+	g.PATCH("/messages/:seq", s.of(func(c *gin.Context, u chat.UserID, id chat.ConversationID) (any, error) {
+		var r handlers.EditRequest
+		if !s.body(c, &r) || !s.key(c, &r.ClientMsgID) {
+			return nil, nil
+		}
+		seq, ok := s.pathSeq(c)
+		if !ok {
+			return nil, nil
+		}
+		return s.service.Edit(c, u, id, seq, r)
+	}))
+	g.DELETE("/messages/:seq", s.of(func(c *gin.Context, u chat.UserID, id chat.ConversationID) (any, error) {
+		key, ok := s.onlyKey(c)
+		if !ok {
+			return nil, nil
+		}
+		seq, ok := s.pathSeq(c)
+		if !ok {
+			return nil, nil
+		}
+		return s.service.Recall(c, u, id, seq, key)
+	}))
+	g.PUT("/read", s.of(func(c *gin.Context, _ chat.UserID, id chat.ConversationID) (any, error) {
+		var r struct {
+			Seq *int64 `json:"seq"`
+		}
+		if !s.body(c, &r) {
+			return nil, nil
+		}
+		if r.Seq == nil {
+			return nil, chat.RefuseField(chat.CodeInvalidField, "seq", "is missing")
+		}
+		return s.service.Read(c, who(c), handlers.ReadRequest{Conversation: id, Seq: *r.Seq})
+	}))
+	g.GET("/receipts", s.of(func(c *gin.Context, u chat.UserID, id chat.ConversationID) (any, error) {
+		var seqs []int64
+		for _, text := range c.QueryArray("seq") {
+			n, err := strconv.ParseInt(text, 10, 64)
+			if err != nil || n < 1 {
+				return nil, chat.RefuseField(chat.CodeInvalidField, "seq", "is not a number of a message")
+			}
+			seqs = append(seqs, n)
+		}
+		return s.service.Receipts(c, u, id, seqs)
+	}))
+	g.GET("/receipts/:seq/readers", s.of(func(c *gin.Context, u chat.UserID, id chat.ConversationID) (any, error) {
+		limit, ok := s.number(c, "limit")
+		if !ok {
+			return nil, nil
+		}
+		seq, ok := s.pathSeq(c)
+		if !ok {
+			return nil, nil
+		}
+		return s.service.Readers(c, u, id, seq, c.Query("cursor"), int(limit))
+	}))
+}
+
+func who(c *gin.Context) accounts.Caller {
+	caller, _ := c.MustGet(keyCaller).(accounts.Caller)
+	return caller
+}
+
+// of wraps an operation on the conversation of the path. One that has answered already returns nothing.
+func (s *Server) of(do func(*gin.Context, chat.UserID, chat.ConversationID) (any, error)) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		id, ok := s.conversation(c)
+		if !ok {
+			return
+		}
+		v, err := do(c, who(c).User, id)
+		if err != nil {
+			s.refuse(c, err)
+		} else if v != nil && !c.IsAborted() {
+			s.answer(c, http.StatusOK, v, nil)
+		}
+	}
+}
+
+func (s *Server) conversation(c *gin.Context) (chat.ConversationID, bool) {
+	id, err := chat.ParseConversationID(c.Param("cid"))
+	if err != nil {
+		s.refuse(c, chat.RefuseField(chat.CodeInvalidField, "conversation_id", "is not the id of a conversation").Because(err))
+		return id, false
+	}
+	return id, true
+}
+
+func (s *Server) user(c *gin.Context, caller accounts.Caller) (chat.UserID, bool) {
+	if c.Param("uid") == "me" {
+		return caller.User, true
+	}
+	id, err := chat.ParseUserID(c.Param("uid"))
+	if err != nil {
+		s.refuse(c, chat.RefuseField(chat.CodeInvalidField, "user_id", "is not the id of a user").Because(err))
+		return 0, false
+	}
+	return id, true
+}
+
+func (s *Server) pathSeq(c *gin.Context) (int64, bool) {
+	n, err := strconv.ParseInt(c.Param("seq"), 10, 64)
+	if err != nil || n < 1 {
+		s.refuse(c, chat.RefuseField(chat.CodeInvalidField, "seq", "is not a number of a message"))
+		return 0, false
+	}
+	return n, true
+}
+
+// number reads a number of the query; 0 where it is absent.
+func (s *Server) number(c *gin.Context, name string) (int64, bool) {
+	text, given := c.GetQuery(name)
+	if !given {
+		return 0, true
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 0 {
+		s.refuse(c, chat.RefuseField(chat.CodeInvalidField, name, "is not a number"))
+		return 0, false
+	}
+	return n, true
+}
+
+// key takes the header Idempotency-Key where the body names no client_msg_id.
+func (s *Server) key(c *gin.Context, id *string) bool {
+	header := c.GetHeader("Idempotency-Key")
+	switch {
+	case header == "":
+	case *id == "":
+		*id = header
+	case *id != header:
+		s.refuse(c, chat.RefuseField(chat.CodeInvalidField, "client_msg_id", "differs from the header Idempotency-Key"))
+		return false
+	}
+	return true
+}
+
+// onlyKey reads the body of a call that takes nothing but a client_msg_id.
+func (s *Server) onlyKey(c *gin.Context) (string, bool) {
+	var r struct {
+		ClientMsgID string `json:"client_msg_id"`
+	}
+	ok := s.body(c, &r) && s.key(c, &r.ClientMsgID)
+	return r.ClientMsgID, ok
+}
+
+func (s *Server) register(c *gin.Context) {
+	var r struct {
+		Username string `json:"username"`
+		Password string `json:"password"`
+		Nickname string `json:"nickname"`
+	}
+	if s.body(c, &r) {
+		u, err := s.accounts.Register(c, c.ClientIP(), r.Username, r.Password, r.Nickname)
+		s.answer(c, http.StatusCreated, handlers.UserOf(u), err)
+	}
+}
+
+type tokens struct {
+	Access    string        `json:"access_token"`
+	Refresh   string        `json:"refresh_token"`
+	ExpiresIn int64         `json:"expires_in"` // seconds
+	SocketURL string        `json:"socket_url"`
+	User      handlers.User `json:"user"`
+}
+
+func (s *Server) tokens(c *gin.Context, t accounts.Tokens) tokens {
+	scheme := "ws"
+	if c.Request.TLS != nil || c.GetHeader("X-Forwarded-Proto") == "https" {
+		scheme = "wss"
+	}
+	return tokens{
+		Access: t.Access, Refresh: t.Refresh, ExpiresIn: int64(t.ExpiresIn / time.Second), SocketURL: scheme + "://" + c.Request.Host + "/v1/ws", User: handlers.UserOf(t.User),
+	}
+}
+
+func (s *Server) login(c *gin.Context) {
+	var r struct {
+		Username string `json:"username"`
+		Password string `json:"password"`
+		DeviceID string `json:"device_id"`
+		Platform string `json:"platform"`
+	}
+	if s.body(c, &r) {
+		t, err := s.accounts.Login(c, c.ClientIP(), r.Username, r.Password, r.DeviceID, r.Platform)
+		s.answer(c, http.StatusCreated, s.tokens(c, t), err)
+	}
+}
+
+func (s *Server) refresh(c *gin.Context) {
+	var r struct {
+		Refresh string `json:"refresh_token"`
+	}
+	if s.body(c, &r) {
+		t, err := s.accounts.Refresh(c, c.ClientIP(), r.Refresh)
+		s.answer(c, http.StatusOK, s.tokens(c, t), err)
+	}
+}
+
+func (s *Server) logout(c *gin.Context) {
+	if err := s.accounts.Revoke(c, who(c).Session); err != nil {
+		s.refuse(c, err)
+		return
+	}
+	c.Status(http.StatusNoContent)
+}
+
+func (s *Server) send(c *gin.Context) {
+	id, ok := s.conversation(c)
+	if !ok {
+		return
+	}
+	var r handlers.SendRequest
+	if !s.body(c, &r) || !s.key(c, &r.ClientMsgID) {
+		return
+	}
+	if !r.Conversation.IsZero() && r.Conversation != id {
+		s.refuse(c, chat.RefuseField(chat.CodeInvalidField, "conversation_id", "differs from the address"))
+		return
+	}
+	r.Conversation = id
+	sent, err := s.service.Send(c, who(c).User, r)
+	status := http.StatusOK
+	if sent.Accepted() {
+		status = http.StatusAccepted
+	}
+	s.answer(c, status, sent, err)
+}
+
+func (s *Server) pull(c *gin.Context) {
+	id, ok := s.conversation(c)
+	if !ok {
+		return
+	}
+	r := handlers.PullRequest{Conversation: id}
+	for name, into := range map[string]**int64{"after": &r.After, "before": &r.Before, "around": &r.Around, "around_time": &r.AroundTime} {
+		if _, given := c.GetQuery(name); given {
+			n, ok := s.number(c, name)
+			if !ok {
+				return
+			}
+			*into = &n
+		}
+	}
+	limit, ok := s.number(c, "limit")
+	if !ok {
+		return
+	}
+	if r.Told, ok = s.number(c, "told"); !ok {
+		return
+	}
+	r.Limit = int(min(limit, 1<<20))
+	p, err := s.service.Pull(c, who(c).User, r)
+	if err != nil {
+		s.refuse(c, err)
+		return
+	}
+	c.Header("ETag", p.ETag)
+	c.Header("Cache-Control", "private, no-cache")
+	if c.GetHeader("If-None-Match") == p.ETag {
+		c.Status(http.StatusNotModified)
+		return
+	}
+	c.Data(http.StatusOK, "application/json", p.JSON)
+}

@@ -1,0 +1,317 @@
+// Package api is the HTTP door: it turns requests into calls of internal/handlers and answers into the contract's form.
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	"go.opentelemetry.io/otel/propagation"
+
+	"tideline/internal/accounts"
+	"tideline/internal/config"
+	"tideline/internal/handlers"
+	"tideline/pkg/chat"
+)
+
+// Config says where the door is and how much may come in. Keys begin with http.
+type Config struct {
+	Addr        string        `conf:"addr" help:"where clients connect"`
+	MaxBody     int64         `conf:"max-body" help:"bytes of a request body at most"`
+	MaxRequests int           `conf:"max-requests" help:"requests under way at most; beyond that clients are told to come back"`
+	Timeout     time.Duration `conf:"timeout" help:"of a whole request"`
+}
+
+// DefaultConfig listens on every address.
+func DefaultConfig() Config {
+	return Config{
+		Addr: ":8080",
+		// 10,000 user ids of 20 bytes with quotes and commas, the largest request, fit.
+		MaxBody:     512 << 10,
+		MaxRequests: 4096,
+		Timeout:     15 * time.Second, // above every wait inside
+	}
+}
+
+// Validate lists every fault.
+func (c *Config) Validate() error {
+	var faults []error
+	if c.Addr == "" {
+		faults = append(faults, errors.New("http.addr is empty"))
+	}
+	if c.MaxBody < 128<<10 {
+		faults = append(faults, fmt.Errorf("http.max-body is %d, the largest message needs 128KiB", c.MaxBody))
+	}
+	if c.MaxRequests < 1 || c.Timeout < time.Second {
+		faults = append(faults, fmt.Errorf("http.max-requests is %d and http.timeout %s", c.MaxRequests, c.Timeout))
+	}
+	return errors.Join(faults...)
+}
+
+// Server is the HTTP door. It is a service.
+type Server struct {
+	cfg      Config
+	service  *handlers.Service
+	accounts *accounts.Accounts
+	admin    config.Secret
+	log      *slog.Logger
+	seats    chan struct{}
+	requests *prometheus.CounterVec
+	took     prometheus.Histogram
+	handler  http.Handler
+	listener net.Listener
+}
+
+// New makes the door. The socket, where given, is served at GET /v1/ws.
+func New(cfg Config, service *handlers.Service, acc *accounts.Accounts, admin config.Secret, socket http.Handler, log *slog.Logger, registry prometheus.Registerer) *Server {
+	f := promauto.With(registry)
+	s := &Server{
+		cfg: cfg, service: service, accounts: acc, admin: admin, log: log, seats: make(chan struct{}, cfg.MaxRequests),
+		requests: f.NewCounterVec(prometheus.CounterOpts{Name: "tideline_http_requests_total", Help: "Requests by status. A rise of 5xx: read the log by request id."}, []string{"status"}),
+		took:     f.NewHistogram(prometheus.HistogramOpts{Name: "tideline_http_seconds", Help: "Time of a request. When it rises: look at ingest's batches and at the store.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 15)}),
+	}
+	gin.SetMode(gin.ReleaseMode)
+	g := gin.New()
+	g.HandleMethodNotAllowed = true
+	g.ContextWithFallback = true
+	_ = g.SetTrustedProxies(nil) // an address is who connects; what stands before us has to be told of explicitly
+	g.NoRoute(func(c *gin.Context) { s.refuse(c, chat.Refuse(chat.CodeNotFound, "there is nothing at this address")) })
+	g.NoMethod(func(c *gin.Context) {
+		s.refuse(c, chat.Refuse(chat.CodeMethodNotAllowed, "this address does not take %s", c.Request.Method))
+	})
+	g.Use(s.around)
+	s.routes(g)
+	mux := http.NewServeMux()
+	if socket != nil {
+		mux.Handle("GET /v1/ws", socket) // outside of gin: a connection outlives its request
+	}
+	mux.Handle("/", g)
+	s.handler = mux
+	return s
+}
+
+// Handler gives the door without a listener.
+func (s *Server) Handler() http.Handler { return s.handler }
+
+// Listen opens the listener, so that its address is known before Run.
+func (s *Server) Listen() (net.Addr, error) {
+	l, err := net.Listen("tcp", s.cfg.Addr)
+	if err != nil {
+		return nil, fmt.Errorf("opening the door: %w", err)
+	}
+	s.listener = l
+	return l.Addr(), nil
+}
+
+// Run serves until the context ends, and then finishes the requests under way.
+func (s *Server) Run(ctx context.Context) error {
+	if s.listener == nil {
+		if _, err := s.Listen(); err != nil {
+			return err
+		}
+	}
+	server := &http.Server{
+		Handler: s.handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: s.cfg.Timeout + 15*time.Second,
+		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(s.listener) }()
+	select {
+	case err := <-done:
+		return fmt.Errorf("the door: %w", err)
+	case <-ctx.Done():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Timeout)
+	defer cancel()
+	if err := server.Shutdown(stop); err != nil {
+		_ = server.Close()
+		return fmt.Errorf("closing the door: requests were cut off: %w", err)
+	}
+	return nil
+}
+
+const (
+	keyRequestID = "request_id"
+	keyCaller    = "caller"
+)
+
+// around is what every request goes through: an id, a seat, a deadline, a limit on its body, and an answer whatever
+// happens.
+func (s *Server) around(c *gin.Context) {
+	started := time.Now()
+	id := c.GetHeader("X-Request-Id")
+	if !goodRequestID(id) {
+		b := make([]byte, 12)
+		rand.Read(b)
+		id = hex.EncodeToString(b)
+	}
+	c.Set(keyRequestID, id)
+	h := c.Writer.Header()
+	h.Set("X-Request-Id", id)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+	select {
+	case s.seats <- struct{}{}:
+		defer func() { <-s.seats }()
+	default:
+		s.refuse(c, chat.Refuse(chat.CodeOverloaded, "too many requests are under way").After(time.Second))
+		return
+	}
+	ctx := propagation.TraceContext{}.Extract(c.Request.Context(), propagation.HeaderCarrier(c.Request.Header))
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
+	c.Request = c.Request.WithContext(ctx)
+	if c.Request.Body != nil {
+		c.Request.Body = http.MaxBytesReader(c.Writer, c.Request.Body, s.cfg.MaxBody)
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			if p == http.ErrAbortHandler {
+				panic(p)
+			}
+			s.log.ErrorContext(ctx, "a request panicked", "request_id", id, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			if !c.Writer.Written() {
+				s.refuse(c, chat.Refuse(chat.CodeInternal, "our fault; the log has the truth under the request id"))
+			}
+		}
+		s.requests.WithLabelValues(strconv.Itoa(c.Writer.Status())).Inc()
+		s.took.Observe(time.Since(started).Seconds())
+		s.log.DebugContext(ctx, "request", "request_id", id, "method", c.Request.Method, "path", c.FullPath(), "status", c.Writer.Status(), "took", time.Since(started).String())
+	}()
+	c.Next()
+}
+
+func goodRequestID(id string) bool {
+	if id == "" || len(id) > 64 {
+		return false
+	}
+	return strings.IndexFunc(id, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_' && r != '.'
+	}) < 0
+}
+
+// errorBody is the contract's form of a refusal.
+type errorBody struct {
+	Error ErrorView `json:"error"`
+}
+
+// ErrorView is a refusal as clients see it.
+type ErrorView struct {
+	Code         chat.Code `json:"code"`
+	Message      string    `json:"message"`
+	Field        string    `json:"field,omitempty"`
+	Retryable    bool      `json:"retryable"`
+	RetryAfterMS int64     `json:"retry_after_ms,omitempty"`
+	RequestID    string    `json:"request_id"`
+}
+
+// View gives the form of a refusal, and whether the error is one that clients may see. Everything else is ours.
+func View(err error, requestID string) (view ErrorView, ours bool) {
+	var e *chat.Error
+	if !errors.As(err, &e) {
+		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+			e, ours = chat.Refuse(chat.CodeUnavailable, "something behind the door does not answer in time").After(2*time.Second), true
+		} else {
+			e, ours = chat.Refuse(chat.CodeInternal, "our fault; the log has the truth under the request id"), true
+		}
+	}
+	return ErrorView{
+		Code: e.Code, Message: e.Message, Field: e.Field, Retryable: chat.ReasonFor(e.Code).Retryable, RetryAfterMS: e.RetryAfter.Milliseconds(), RequestID: requestID,
+	}, ours
+}
+
+func (s *Server) refuse(c *gin.Context, err error) {
+	view, ours := View(err, c.GetString(keyRequestID))
+	if ours {
+		s.log.ErrorContext(c.Request.Context(), "a request failed", "request_id", view.RequestID, "path", c.FullPath(), "err", err)
+	}
+	if view.RetryAfterMS > 0 {
+		c.Header("Retry-After", strconv.FormatInt((view.RetryAfterMS+999)/1000, 10))
+	}
+	status := chat.ReasonFor(view.Code).Status
+	if status == 0 {
+		status = http.StatusInternalServerError
+	}
+	c.AbortWithStatusJSON(status, errorBody{view})
+}
+
+// body reads a JSON body strictly.
+func (s *Server) body(c *gin.Context, into any) bool {
+	raw, err := io.ReadAll(c.Request.Body)
+	if err != nil {
+		var tooLarge *http.MaxBytesError
+		if errors.As(err, &tooLarge) {
+			s.refuse(c, chat.Refuse(chat.CodeTooLarge, "the body is over %d bytes", tooLarge.Limit))
+		} else {
+			s.refuse(c, chat.Refuse(chat.CodeMalformed, "the body could not be read").Because(err))
+		}
+		return false
+	}
+	if kind := c.ContentType(); len(raw) > 0 && kind != "" && kind != "application/json" {
+		s.refuse(c, chat.Refuse(chat.CodeNotAcceptable, "the body is %.60s, not application/json", kind))
+		return false
+	}
+	if err := handlers.Decode(raw, into); err != nil {
+		s.refuse(c, err)
+		return false
+	}
+	return true
+}
+
+// caller gives who asks; it has answered where nobody does.
+func (s *Server) caller(c *gin.Context) (accounts.Caller, bool) {
+	token, ok := strings.CutPrefix(c.GetHeader("Authorization"), "Bearer ")
+	if !ok {
+		s.refuse(c, chat.Refuse(chat.CodeUnauthenticated, "the header Authorization: Bearer <access token> is missing"))
+		return accounts.Caller{}, false
+	}
+	caller, err := s.service.Authenticate(c.Request.Context(), token)
+	if err != nil {
+		s.refuse(c, err)
+		return caller, false
+	}
+	return caller, true
+}
+
+func (s *Server) isAdmin(c *gin.Context) bool {
+	token, _ := strings.CutPrefix(c.GetHeader("Authorization"), "Bearer ")
+	want := s.admin.Reveal()
+	if want == "" {
+		s.refuse(c, chat.Refuse(chat.CodeForbidden, "administration is turned off here"))
+		return false
+	}
+	if subtle.ConstantTimeCompare([]byte(token), []byte(want)) != 1 {
+		s.refuse(c, chat.Refuse(chat.CodeUnauthenticated, "this is not the administrators' token"))
+		return false
+	}
+	return true
+}
+
+// answer gives a result or refuses.
+func (s *Server) answer(c *gin.Context, status int, v any, err error) {
+	if err != nil {
+		s.refuse(c, err)
+		return
+	}
+	text, err := json.Marshal(v)
+	if err != nil {
+		s.refuse(c, fmt.Errorf("encoding an answer: %w", err))
+		return
+	}
+	c.Data(status, "application/json", text)
+}

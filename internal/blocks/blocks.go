@@ -1,0 +1,232 @@
+// Package blocks keeps encoded pieces of timelines in memory, so that ten thousand members who ask for the same messages
+// cost one read of the store. A block is 64 consecutive numbers of a conversation, aligned. A full one changes only when
+// an edit or a recall aims into it; the last one of a conversation grows.
+package blocks
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"sync"
+
+	"tideline/pkg/chat"
+	"tideline/pkg/timeline"
+)
+
+// Entry is one number, encoded for whoever may see it.
+type Entry struct {
+	Seq     int64
+	Ordinal int64
+	JSON    []byte
+	Shown   bool // counts towards the limit of a page
+	Sender  chat.UserID
+	// Recipients, where not empty, are the only readers besides the sender.
+	Recipients []chat.UserID
+	Hidden     bool // nobody sees it: a tombstone
+}
+
+// VisibleTo tells whether a reader may see the entry.
+func (e *Entry) VisibleTo(u chat.UserID) bool {
+	if e.Hidden {
+		return false
+	}
+	if len(e.Recipients) == 0 || e.Sender == u {
+		return true
+	}
+	for _, r := range e.Recipients {
+		if r == u {
+			return true
+		}
+	}
+	return false
+}
+
+// Block is a run of entries from the first number of the block on, without a hole. It is never changed once it is given
+// out.
+type Block struct {
+	First   int64
+	Entries []Entry
+	// Version differs whenever the encoded content does.
+	Version uint64
+	bytes   int
+}
+
+// Last is the last number that the block has.
+func (b *Block) Last() int64 { return b.First + int64(len(b.Entries)) - 1 }
+
+// Rows reads a range of the timeline.
+type Rows interface {
+	Rows(ctx context.Context, c chat.ConversationID, first, last int64) ([]timeline.Row, error)
+}
+
+// Cache is safe for concurrent use.
+type Cache struct {
+	store    Rows
+	maxBytes int
+	encode   func(*timeline.Row) []byte
+	metrics  *Metrics
+
+	mu    sync.Mutex // guards what follows
+	items map[key]*list.Element
+	order *list.List // of *item, the most recently used first
+	bytes int
+	loads map[key]*load
+}
+
+type key struct {
+	c     chat.ConversationID
+	block int64
+}
+
+type item struct {
+	key   key
+	block *Block
+}
+
+// load is a read of the store under way, that everybody who wants the same waits for.
+type load struct {
+	done      chan struct{}
+	to        int64 // the last number that it reads
+	block     *Block
+	err       error
+	overtaken bool // an invalidation came meanwhile: those who wait may have it, the cache may not
+}
+
+// New makes a cache of at most so many bytes of content.
+func New(store Rows, maxBytes int, encode func(*timeline.Row) []byte, metrics *Metrics) *Cache {
+	return &Cache{store: store, maxBytes: maxBytes, encode: encode, metrics: metrics, items: map[key]*list.Element{}, order: list.New(), loads: map[key]*load{}}
+}
+
+// Get gives a block of a conversation up to at least a number (or the block's end), which the store is known to have.
+// Without trust nothing remembered is used.
+func (c *Cache) Get(ctx context.Context, id chat.ConversationID, block, upTo int64, trust bool) (*Block, error) {
+	k := key{id, block}
+	first, last := timeline.BlockRange(block)
+	upTo = min(upTo, last)
+	for {
+		c.mu.Lock()
+		var have *Block
+		if e, there := c.items[k]; there && trust {
+			have = e.Value.(*item).block
+			if have.Last() >= upTo {
+				c.order.MoveToFront(e)
+				c.mu.Unlock()
+				c.metrics.hits.Inc()
+				return have, nil
+			}
+		}
+		l, running := c.loads[k]
+		if running && (l.to < upTo || !trust) {
+			running = false // it reads less than is asked for, or began before we did
+		}
+		if !running {
+			l = &load{done: make(chan struct{}), to: upTo}
+			c.loads[k] = l
+			c.mu.Unlock()
+			c.metrics.misses.Inc()
+			c.fill(ctx, k, l, first, have, trust)
+			return l.block, l.err
+		}
+		c.mu.Unlock()
+		select {
+		case <-l.done:
+			if l.err == nil {
+				c.metrics.shared.Inc()
+				return l.block, nil
+			}
+			if !errors.Is(l.err, context.Canceled) || ctx.Err() != nil {
+				return nil, l.err
+			}
+			// Whoever read for us hung up; then we read.
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (c *Cache) fill(ctx context.Context, k key, l *load, first int64, have *Block, trust bool) {
+	defer close(l.done)
+	b := &Block{First: first}
+	from := first
+	if have != nil {
+		b.Entries, b.Version, b.bytes = have.Entries[:len(have.Entries):len(have.Entries)], have.Version, have.bytes
+		from = have.Last() + 1
+	}
+	var rows []timeline.Row
+	rows, l.err = c.store.Rows(ctx, k.c, from, l.to)
+	for i := range rows {
+		r := &rows[i]
+		e := Entry{
+			Seq: r.Seq, Ordinal: r.Ordinal, JSON: c.encode(r), Shown: r.Kind.IsShown() && !r.Tombstone, Sender: r.Sender, Recipients: r.Recipients, Hidden: r.Tombstone,
+		}
+		b.Entries = append(b.Entries, e)
+		b.bytes += len(e.JSON) + 96
+		b.Version = b.Version*1099511628211 + uint64(r.Seq)<<8 + uint64(r.Changes) + 1
+	}
+	if l.err == nil {
+		l.block = b
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.loads[k] == l {
+		delete(c.loads, k)
+	}
+	if l.err != nil || l.overtaken || !trust || len(b.Entries) == 0 {
+		return
+	}
+	if e, there := c.items[k]; there {
+		old := e.Value.(*item)
+		if old.block.Last() >= b.Last() {
+			return
+		}
+		c.bytes += b.bytes - old.block.bytes
+		old.block = b
+		c.order.MoveToFront(e)
+	} else {
+		c.items[k] = c.order.PushFront(&item{k, b})
+		c.bytes += b.bytes
+	}
+	for c.bytes > c.maxBytes && c.order.Len() > 1 {
+		c.drop(c.order.Back())
+	}
+	c.metrics.bytes.Set(float64(c.bytes))
+}
+
+func (c *Cache) drop(e *list.Element) {
+	it := e.Value.(*item)
+	c.order.Remove(e)
+	delete(c.items, it.key)
+	c.bytes -= it.block.bytes
+}
+
+// Invalidate drops the blocks in which some numbers of a conversation stand.
+func (c *Cache) Invalidate(id chat.ConversationID, seqs []int64) {
+	if len(seqs) == 0 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range seqs {
+		k := key{id, timeline.BlockOf(s)}
+		if e, there := c.items[k]; there {
+			c.drop(e)
+		}
+		if l, running := c.loads[k]; running {
+			l.overtaken = true
+			delete(c.loads, k) // who asks from now on reads again
+		}
+	}
+}
+
+// Clear drops everything: what came meanwhile is not known.
+func (c *Cache) Clear() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.items)
+	c.order.Init()
+	c.bytes = 0
+	for k, l := range c.loads {
+		l.overtaken = true
+		delete(c.loads, k)
+	}
+}

@@ -1,0 +1,82 @@
+package handlers
+
+import (
+	"context"
+	"encoding/json"
+	"sync"
+	"time"
+
+	"tideline/internal/sqlstore"
+	"tideline/pkg/chat"
+)
+
+// profiles remembers how people are called, encoded, for as long as profileTTL.
+type profiles struct {
+	store interface {
+		Users(ctx context.Context, ids []chat.UserID) ([]sqlstore.User, error)
+	}
+	now func() time.Time
+
+	mu   sync.Mutex // guards seen
+	seen map[chat.UserID]profile
+}
+
+type profile struct {
+	json    json.RawMessage
+	version uint64
+	until   time.Time
+}
+
+const (
+	profileTTL  = time.Minute // a new nickname may take this long to be seen beside messages
+	maxProfiles = 100_000
+)
+
+func newProfiles(store interface {
+	Users(ctx context.Context, ids []chat.UserID) ([]sqlstore.User, error)
+}) *profiles {
+	return &profiles{store: store, now: time.Now, seen: map[chat.UserID]profile{}}
+}
+
+// of gives the encoded profiles of people; those who do not exist are left out.
+func (p *profiles) of(ctx context.Context, ids map[chat.UserID]bool) (map[chat.UserID]profile, error) {
+	now := p.now()
+	out := make(map[chat.UserID]profile, len(ids))
+	var missing []chat.UserID
+	p.mu.Lock()
+	for id := range ids {
+		if v, there := p.seen[id]; there && now.Before(v.until) {
+			out[id] = v
+		} else if id > 0 {
+			missing = append(missing, id)
+		}
+	}
+	p.mu.Unlock()
+	if len(missing) == 0 {
+		return out, nil
+	}
+	users, err := p.store.Users(ctx, missing)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.seen)+len(users) > maxProfiles {
+		clear(p.seen)
+	}
+	for _, u := range users {
+		text, _ := json.Marshal(struct {
+			Nickname  string `json:"nickname"`
+			AvatarURL string `json:"avatar_url"`
+		}{u.Nickname, u.AvatarURL})
+		v := profile{json: text, version: uint64(u.UpdatedAt), until: now.Add(profileTTL)}
+		p.seen[u.ID], out[u.ID] = v, v
+	}
+	return out, nil
+}
+
+func (p *profiles) forget(id chat.UserID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.seen, id)
+}

@@ -1,0 +1,183 @@
+package handlers
+
+import (
+	"context"
+	"slices"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tideline/internal/accounts"
+	"tideline/internal/kafka"
+	"tideline/internal/wire"
+	"tideline/pkg/chat"
+	"tideline/pkg/timeline"
+)
+
+// ReadRequest says how far the caller has read.
+type ReadRequest struct {
+	Conversation chat.ConversationID `json:"conversation_id"`
+	Seq          int64               `json:"seq"`
+}
+
+// ReadAnswer is where the mark stands now, and what is unread there and in all.
+type ReadAnswer struct {
+	ReadSeq     int64 `json:"read_seq"`
+	Unread      int64 `json:"unread"`
+	UnreadTotal int64 `json:"unread_total"`
+}
+
+// Read raises the caller's read mark. It never moves back, nor beyond what exists and the caller may see.
+func (s *Service) Read(ctx context.Context, caller accounts.Caller, r ReadRequest) (ReadAnswer, error) {
+	if r.Conversation.IsZero() {
+		return ReadAnswer{}, chat.RefuseField(chat.CodeInvalidField, "conversation_id", "is missing")
+	}
+	if r.Seq < 0 {
+		return ReadAnswer{}, chat.RefuseField(chat.CodeInvalidField, "seq", "is negative")
+	}
+	all, err := s.summaries(ctx, caller.User, false)
+	if err != nil {
+		return ReadAnswer{}, err
+	}
+	i := slices.IndexFunc(all, func(v summary) bool { return v.c.ID == r.Conversation })
+	if i < 0 {
+		return ReadAnswer{}, chat.Refuse(chat.CodeNotAMember, "you are not a member of this conversation")
+	}
+	v := &all[i]
+	if to := min(r.Seq, v.c.MaxSeq); to > v.mark.Seq {
+		mark, err := s.raise(ctx, caller, v, to)
+		if err != nil {
+			return ReadAnswer{}, err
+		}
+		v.mark = mark
+		if err := s.count(ctx, caller.User, all[i:i+1]); err != nil {
+			return ReadAnswer{}, err
+		}
+	}
+	answer := ReadAnswer{ReadSeq: v.mark.Seq, Unread: v.unread}
+	for j := range all {
+		answer.UnreadTotal += all[j].unread
+	}
+	return answer, nil
+}
+
+func (s *Service) raise(ctx context.Context, caller accounts.Caller, v *summary, to int64) (timeline.Mark, error) {
+	mark := timeline.Mark{Seq: to, Ordinal: v.c.Ordinal}
+	if to < v.c.MaxSeq {
+		rows, err := s.store.Rows(ctx, v.c.ID, to, to)
+		if err != nil {
+			return mark, err
+		}
+		if len(rows) == 0 {
+			return mark, chat.RefuseField(chat.CodeInvalidField, "seq", "is not a number of this conversation")
+		}
+		mark.Ordinal = rows[0].Ordinal
+	}
+	m := chat.ReadMark{
+		User: caller.User, Conversation: v.c.ID, Seq: mark.Seq, Ordinal: mark.Ordinal, PreviousSeq: v.mark.Seq, At: s.now().UnixMilli(),
+		Session: sessionText(caller.Session),
+	}
+	// It is durable before it is told to anybody.
+	err := s.producer.ProduceSync(ctx, &kgo.Record{Topic: kafka.TopicReceipts, Key: []byte(caller.User.String()), Value: wire.EncodeReadMark(&m)}).FirstErr()
+	if err != nil {
+		return mark, chat.Refuse(chat.CodeUnavailable, "the log does not take read marks for now").After(2 * toldWait).Because(err)
+	}
+	if err := s.marks.Raise(ctx, []chat.ReadMark{m}); err != nil {
+		s.log.Debug("a fast read mark was not raised; the writer does it", "err", err)
+	}
+	return mark, nil
+}
+
+// maxReceipts bounds the messages that one request asks about.
+const maxReceipts = 100
+
+// Receipts answers how many have read some messages.
+type Receipts struct {
+	Receipts []Receipt `json:"receipts"`
+}
+
+// Receipt is how many have read one message, of the present members who had joined by then, without its sender.
+type Receipt struct {
+	Seq         int64 `json:"seq"`
+	ReadCount   int64 `json:"read_count"`
+	UnreadCount int64 `json:"unread_count"`
+}
+
+// Receipts counts who has read messages of a conversation; numbers that are no messages are left out.
+func (s *Service) Receipts(ctx context.Context, u chat.UserID, id chat.ConversationID, seqs []int64) (Receipts, error) {
+	if len(seqs) == 0 || len(seqs) > maxReceipts {
+		return Receipts{}, chat.RefuseField(chat.CodeInvalidField, "seq", "is given %d times, 1 to %d are possible", len(seqs), maxReceipts)
+	}
+	c, m, err := s.seenBy(ctx, u, id, 0)
+	if err != nil {
+		return Receipts{}, err
+	}
+	first, last := m.Visible(&c)
+	seqs = slices.DeleteFunc(slices.Clone(seqs), func(n int64) bool { return n < first || n > last })
+	out := Receipts{Receipts: []Receipt{}}
+	if len(seqs) == 0 {
+		return out, nil
+	}
+	asked, err := s.store.Receipt(ctx, id, seqs)
+	if err != nil {
+		return out, err
+	}
+	asked = slices.DeleteFunc(asked, func(q timeline.ReceiptQuestion) bool { return !mayAsk(q, u) })
+	counts, err := s.marks.ReadCounts(ctx, id, asked)
+	for _, n := range counts {
+		out.Receipts = append(out.Receipts, Receipt(n))
+	}
+	return out, err
+}
+
+func mayAsk(q timeline.ReceiptQuestion, u chat.UserID) bool {
+	return len(q.Recipients) == 0 || q.Sender == u || slices.Contains(q.Recipients, u)
+}
+
+// Readers is a page of those who have read a message, by user id.
+type Readers struct {
+	Readers []Reader           `json:"readers"`
+	Users   map[string]rawJSON `json:"users"`
+	Next    string             `json:"next,omitempty"`
+}
+
+// Reader is one who has read a message.
+type Reader struct {
+	User    chat.UserID `json:"user_id"`
+	ReadSeq int64       `json:"read_seq"`
+}
+
+// Readers lists who has read a message.
+func (s *Service) Readers(ctx context.Context, u chat.UserID, id chat.ConversationID, seq int64, cursor string, limit int) (Readers, error) {
+	c, m, err := s.seenBy(ctx, u, id, 0)
+	if err != nil {
+		return Readers{}, err
+	}
+	after, limit, err := pageOf(cursor, limit, 100, 1000)
+	if err != nil {
+		return Readers{}, err
+	}
+	asked, err := s.store.Receipt(ctx, id, []int64{seq})
+	if err != nil {
+		return Readers{}, err
+	}
+	if first, last := m.Visible(&c); len(asked) == 0 || seq < first || seq > last || !mayAsk(asked[0], u) {
+		return Readers{}, chat.Refuse(chat.CodeMessageUnknown, "number %d is not a message that you see", seq)
+	}
+	list, err := s.store.Readers(ctx, id, seq, chat.UserID(after), limit)
+	if err != nil {
+		return Readers{}, err
+	}
+	out := Readers{Readers: []Reader{}}
+	ids := map[chat.UserID]bool{}
+	for _, r := range list {
+		if r.User != asked[0].Sender && (len(asked[0].Recipients) == 0 || slices.Contains(asked[0].Recipients, r.User)) {
+			ids[r.User] = true
+			out.Readers = append(out.Readers, Reader{r.User, r.Seq})
+		}
+	}
+	if len(list) == limit {
+		out.Next = cursorOf(int64(list[len(list)-1].User))
+	}
+	out.Users, err = s.users(ctx, ids)
+	return out, err
+}

@@ -1,0 +1,431 @@
+package handlers
+
+import (
+	"cmp"
+	"context"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"math"
+	"slices"
+	"strconv"
+
+	"tideline/pkg/chat"
+	"tideline/pkg/timeline"
+)
+
+// summary is a conversation as one of its members sees it.
+type summary struct {
+	c      timeline.Conversation
+	m      timeline.Member
+	mark   timeline.Mark
+	unread int64
+	meant  int64
+}
+
+// summaries gives the conversations of a user with exact unread counts, in no order.
+func (s *Service) summaries(ctx context.Context, u chat.UserID, past bool) ([]summary, error) {
+	fast, ready, err := s.marks.OfUser(ctx, u)
+	if err != nil {
+		ready = false // the store knows
+	}
+	// The store is read after the marks: what a mark passes is then in what is read.
+	list, err := s.store.Memberships(ctx, u, past)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]summary, len(list))
+	for i := range list {
+		m := &list[i].Member
+		out[i] = summary{c: list[i].Conversation, m: *m, mark: timeline.Mark{Seq: m.ReadSeq, Ordinal: m.ReadOrdinal}}
+		if f, there := fast[m.Conversation]; ready && there && f.Seq > m.ReadSeq && m.Present() {
+			out[i].mark = f
+		}
+	}
+	return out, s.count(ctx, u, out)
+}
+
+// count computes what is unread.
+func (s *Service) count(ctx context.Context, u chat.UserID, list []summary) error {
+	at := make([]timeline.MarkAt, 0, len(list))
+	for i := range list {
+		if list[i].m.Present() {
+			at = append(at, timeline.MarkAt{Conversation: &list[i].c, Seq: list[i].mark.Seq})
+		}
+	}
+	corrections, err := s.store.Corrections(ctx, u, at)
+	if err != nil {
+		return err
+	}
+	for i := range list {
+		v := &list[i]
+		if v.m.Present() {
+			correction := corrections[v.c.ID]
+			v.unread, v.meant = timeline.Unread(v.c.Ordinal, v.mark.Ordinal, correction), correction.Mentions
+		}
+	}
+	return nil
+}
+
+// Conversation is a conversation as one of its members sees it.
+type Conversation struct {
+	ID          chat.ConversationID `json:"conversation_id"`
+	Type        string              `json:"type"`
+	Name        string              `json:"name"`
+	AvatarURL   string              `json:"avatar_url,omitempty"`
+	Peer        chat.UserID         `json:"peer_id,omitempty"`
+	MaxSeq      int64               `json:"max_seq"`
+	MinSeq      int64               `json:"min_seq"`
+	ReadSeq     int64               `json:"read_seq"`
+	PeerReadSeq *int64              `json:"peer_read_seq,omitempty"`
+	Unread      int64               `json:"unread"`
+	Mentions    int64               `json:"mentions"`
+	MemberCount int                 `json:"member_count"`
+	Role        chat.Role           `json:"role,omitempty"`
+	MutedUntil  int64               `json:"muted_until,omitempty"`
+	Dissolved   bool                `json:"dissolved,omitempty"`
+	LastAt      int64               `json:"last_at"`
+	Newest      []rawJSON           `json:"newest,omitempty"`
+}
+
+func (s *Service) view(ctx context.Context, u chat.UserID, v *summary) (Conversation, error) {
+	first, last := v.m.Visible(&v.c)
+	out := Conversation{
+		ID: v.c.ID, Type: v.c.ID.Kind.Type(), Name: v.c.Name, AvatarURL: v.c.AvatarURL, MaxSeq: last, MinSeq: first, ReadSeq: v.mark.Seq,
+		Unread: v.unread, Mentions: v.meant, MemberCount: v.c.MemberCount, Role: v.m.Role, MutedUntil: v.m.MutedUntil,
+		Dissolved: v.c.DissolvedSeq > 0, LastAt: v.c.LastAt,
+	}
+	if low, high, private := v.c.ID.Peers(); private {
+		out.Role = ""
+		if out.Peer = low; low == u {
+			out.Peer = high
+		}
+		peer, found, err := s.peer(ctx, v.c.ID, out.Peer)
+		if err != nil {
+			return out, err
+		}
+		if found {
+			out.PeerReadSeq = &peer
+		}
+	}
+	return out, nil
+}
+
+// peer gives how far the other person of a private conversation has read.
+func (s *Service) peer(ctx context.Context, id chat.ConversationID, u chat.UserID) (int64, bool, error) {
+	list, err := s.store.Members(ctx, []timeline.MemberKey{{Conversation: id, User: u}})
+	if err != nil || len(list) == 0 {
+		return 0, false, err
+	}
+	return list[0].ReadSeq, true, nil
+}
+
+// Conversation gives one conversation to a member.
+func (s *Service) Conversation(ctx context.Context, u chat.UserID, id chat.ConversationID) (Conversation, error) {
+	c, m, err := s.seenBy(ctx, u, id, 0)
+	if err != nil {
+		return Conversation{}, err
+	}
+	// The counts need the store's own rows; the remembered ones are for pulls.
+	members, err := s.store.Members(ctx, []timeline.MemberKey{{Conversation: id, User: u}})
+	if err != nil {
+		return Conversation{}, err
+	}
+	heads, err := s.store.Conversations(ctx, []chat.ConversationID{id})
+	if err != nil {
+		return Conversation{}, err
+	}
+	if len(members) > 0 && len(heads) > 0 {
+		c, m = heads[0], members[0]
+	}
+	v := []summary{{c: c, m: m, mark: timeline.Mark{Seq: m.ReadSeq, Ordinal: m.ReadOrdinal}}}
+	if fast, ready, err := s.marks.OfUser(ctx, u); err == nil && ready && fast[id].Seq > m.ReadSeq && m.Present() && fast[id].Seq <= c.MaxSeq {
+		v[0].mark = fast[id]
+	}
+	if err := s.count(ctx, u, v); err != nil {
+		return Conversation{}, err
+	}
+	return s.view(ctx, u, &v[0])
+}
+
+// OpenPrivate gives the conversation with another person; it need not have a message yet.
+func (s *Service) OpenPrivate(ctx context.Context, u, peer chat.UserID) (Conversation, error) {
+	if peer == u || peer <= 0 {
+		return Conversation{}, chat.RefuseField(chat.CodeInvalidField, "user_id", "is not another person")
+	}
+	if err := s.mustExist(ctx, "user_id", []chat.UserID{peer}); err != nil {
+		return Conversation{}, err
+	}
+	id := chat.PrivateConversation(u, peer)
+	v, err := s.Conversation(ctx, u, id)
+	if chat.CodeOf(err) == chat.CodeConversationUnknown {
+		return Conversation{ID: id, Type: id.Kind.Type(), Peer: peer, MinSeq: 1, MemberCount: 2}, nil
+	}
+	return v, err
+}
+
+// SyncRequest asks for the caller's conversations: all of them, or what moved since a cursor.
+type SyncRequest struct {
+	Cursor string `json:"cursor,omitempty"`
+	Limit  int    `json:"limit,omitempty"`
+	Newest int    `json:"newest,omitempty"` // how many of the newest messages of each are wanted
+}
+
+// SyncAnswer is a page of conversations. Its cursor goes into the next request, whether there is more or not.
+type SyncAnswer struct {
+	Conversations []Conversation        `json:"conversations"`
+	Removed       []chat.ConversationID `json:"removed"`
+	Users         map[string]rawJSON    `json:"users"`
+	UnreadTotal   int64                 `json:"unread_total"`
+	Cursor        string                `json:"cursor"`
+	HasMore       bool                  `json:"has_more"`
+}
+
+// Limits of a sync.
+const (
+	defaultSync = 100
+	maxSync     = 500
+	maxNewest   = 20
+)
+
+// Sync gives a reconnecting client everything in one round trip.
+func (s *Service) Sync(ctx context.Context, u chat.UserID, r SyncRequest) (SyncAnswer, error) {
+	if r.Limit == 0 {
+		r.Limit = defaultSync
+	}
+	if r.Limit < 1 || r.Limit > maxSync {
+		return SyncAnswer{}, chat.RefuseField(chat.CodeInvalidField, "limit", "is not 1 to %d", maxSync)
+	}
+	if r.Newest < 0 || r.Newest > maxNewest {
+		return SyncAnswer{}, chat.RefuseField(chat.CodeInvalidField, "newest", "is not 0 to %d", maxNewest)
+	}
+	var from syncCursor
+	if r.Cursor != "" {
+		var err error
+		if from, err = parseSyncCursor(r.Cursor, s.kafka.Partitions); err != nil {
+			return SyncAnswer{}, chat.RefuseField(chat.CodeInvalidField, "cursor", "is not one of ours")
+		}
+	}
+	// Where the writers stand is read before the rows: what moves in between comes again, and nothing is missed.
+	now, err := s.clock(ctx, u)
+	if err != nil {
+		return SyncAnswer{}, err
+	}
+	next := syncCursor{since: from.since, until: from.until}
+	if !from.paging {
+		next.until = now
+	}
+	all, err := s.summaries(ctx, u, true)
+	if err != nil {
+		return SyncAnswer{}, err
+	}
+	answer := SyncAnswer{Conversations: []Conversation{}, Removed: []chat.ConversationID{}}
+	var moved []summary
+	for i := range all {
+		v := &all[i]
+		answer.UnreadTotal += v.unread
+		switch {
+		case v.m.Present() && from.movedSince(v):
+			moved = append(moved, *v)
+		case !v.m.Present() && !from.paging && from.since != nil && v.m.ChangedOffset >= from.since.at(v.c.Partition):
+			answer.Removed = append(answer.Removed, v.c.ID)
+		}
+	}
+	// The order does not change while somebody pages: by id where only what moved is given; otherwise the newest first,
+	// and what moves to the front meanwhile comes again as moved.
+	slices.SortFunc(moved, func(a, b summary) int { return compareKeys(keyOf(&a, from.since != nil), keyOf(&b, from.since != nil)) })
+	start := 0
+	if from.paging {
+		start, _ = slices.BinarySearchFunc(moved, from.key, func(v summary, k pageKey) int {
+			if compareKeys(keyOf(&v, from.since != nil), k) <= 0 {
+				return -1
+			}
+			return 1
+		})
+	}
+	end := min(start+r.Limit, len(moved))
+	senders := map[chat.UserID]bool{}
+	for i := start; i < end; i++ {
+		v, err := s.view(ctx, u, &moved[i])
+		if err != nil {
+			return SyncAnswer{}, err
+		}
+		if v.Peer > 0 {
+			senders[v.Peer] = true
+		}
+		if r.Newest > 0 {
+			if v.Newest, err = s.newest(ctx, u, &moved[i], r.Newest, senders); err != nil {
+				return SyncAnswer{}, err
+			}
+		}
+		answer.Conversations = append(answer.Conversations, v)
+	}
+	if answer.HasMore = end < len(moved); answer.HasMore {
+		next.paging, next.key = true, keyOf(&moved[end-1], from.since != nil)
+	} else {
+		next = syncCursor{since: next.until}
+	}
+	answer.Cursor = next.encode()
+	answer.Users, err = s.users(ctx, senders)
+	return answer, err
+}
+
+func (s *Service) newest(ctx context.Context, u chat.UserID, v *summary, n int, senders map[chat.UserID]bool) ([]rawJSON, error) {
+	p := &page{s: s, c: v.c, reader: u, trust: s.heads.Fresh(), limit: n, tag: nopTag{}}
+	p.first, p.last = v.m.Visible(&v.c)
+	if err := p.backward(ctx, p.last); err != nil {
+		return nil, err
+	}
+	var out []rawJSON
+	for _, it := range p.items {
+		if it.entry != nil {
+			out = append(out, it.entry.JSON)
+			senders[it.entry.Sender] = true
+		}
+	}
+	return out, nil
+}
+
+type nopTag struct{}
+
+func (nopTag) Write(b []byte) (int, error) { return len(b), nil }
+func (nopTag) Sum64() uint64               { return 0 }
+
+// clock is where the store's writers stand: the offset behind what is stored, for each partition of im.messages, and
+// for the user's partition of im.receipts. It needs no clock of a machine.
+type clock struct {
+	messages []int64
+	marks    int64
+}
+
+func (c *clock) at(partition int32) int64 {
+	if int(partition) < len(c.messages) {
+		return c.messages[partition]
+	}
+	return 0
+}
+
+func (s *Service) clock(ctx context.Context, u chat.UserID) (*clock, error) {
+	partitions := make([]int32, s.kafka.Partitions)
+	for i := range partitions {
+		partitions[i] = int32(i)
+	}
+	positions, err := s.store.Positions(ctx, partitions)
+	if err != nil {
+		return nil, err
+	}
+	mine := chat.Partition(u.String(), int32(s.kafka.Partitions))
+	marks, err := s.store.MarkPositions(ctx, []int32{mine})
+	if err != nil {
+		return nil, err
+	}
+	c := &clock{messages: make([]int64, len(partitions)), marks: marks[mine]}
+	for _, p := range positions {
+		c.messages[p.Partition] = p.MessagesNext
+	}
+	return c, nil
+}
+
+// syncCursor is where a client stands: it has everything up to since (nil: nothing), and, while it pages, is at a key
+// of the pages that will bring it to until.
+type syncCursor struct {
+	since, until *clock
+	paging       bool
+	key          pageKey
+}
+
+func (c *syncCursor) movedSince(v *summary) bool {
+	if c.since == nil {
+		return true
+	}
+	at := c.since.at(v.c.Partition)
+	return v.c.LastOffset >= at || v.m.ChangedOffset >= at || v.m.ReadOffset >= c.since.marks
+}
+
+// pageKey is a place in the order of a listing.
+type pageKey struct {
+	at int64 // less comes first
+	id string
+}
+
+func keyOf(v *summary, delta bool) pageKey {
+	k := pageKey{id: string(v.c.ID.Bytes())}
+	if !delta {
+		k.at = -v.c.LastAt
+	}
+	return k
+}
+
+func compareKeys(a, b pageKey) int { return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.id, b.id)) }
+
+const syncCursorVersion = 1
+
+func (c *syncCursor) encode() string {
+	b := []byte{syncCursorVersion, 0}
+	for i, k := range []*clock{c.since, c.until} {
+		if k == nil {
+			continue
+		}
+		b[1] |= 1 << i
+		b = binary.AppendUvarint(b, uint64(len(k.messages)))
+		for _, o := range k.messages {
+			b = binary.AppendUvarint(b, uint64(o))
+		}
+		b = binary.AppendUvarint(b, uint64(k.marks))
+	}
+	if c.paging {
+		b[1] |= 4
+		b = binary.AppendVarint(b, c.key.at)
+		b = append(b, c.key.id...)
+	}
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+var errCursor = errors.New("not a cursor")
+
+func parseSyncCursor(text string, partitions int) (syncCursor, error) {
+	var c syncCursor
+	b, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil || len(b) < 2 || b[0] != syncCursorVersion || b[1] > 7 {
+		return c, errCursor
+	}
+	flags := b[1]
+	b = b[2:]
+	take := func() int64 {
+		v, n := binary.Uvarint(b)
+		if n <= 0 || v > math.MaxInt64 {
+			err = errCursor
+			return 0
+		}
+		b = b[n:]
+		return int64(v)
+	}
+	for i, into := range []**clock{&c.since, &c.until} {
+		if flags&(1<<i) == 0 {
+			continue
+		}
+		k := &clock{}
+		if n := take(); err != nil || n != int64(partitions) {
+			return c, errCursor
+		}
+		for range partitions {
+			k.messages = append(k.messages, take())
+		}
+		k.marks = take()
+		*into = k
+	}
+	if c.paging = flags&4 != 0; c.paging {
+		at, n := binary.Varint(b)
+		if n <= 0 || c.until == nil {
+			return c, errCursor
+		}
+		c.key = pageKey{at: at, id: string(b[n:])}
+		b = nil
+	}
+	if err != nil || len(b) > 0 || (!c.paging && c.since == nil) {
+		return c, errCursor
+	}
+	return c, nil
+}
+
+func sessionText(id int64) string { return strconv.FormatInt(id, 10) }

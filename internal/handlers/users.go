@@ -1,0 +1,173 @@
+package handlers
+
+import (
+	"context"
+	"encoding/json"
+
+	"tideline/internal/sqlstore"
+	"tideline/pkg/chat"
+)
+
+type rawJSON = json.RawMessage
+
+// User is a person as others see it.
+type User struct {
+	ID        chat.UserID `json:"user_id"`
+	Username  string      `json:"username,omitempty"`
+	Nickname  string      `json:"nickname"`
+	AvatarURL string      `json:"avatar_url,omitempty"`
+}
+
+// UserOf gives the view of a person.
+func UserOf(u sqlstore.User) User {
+	return User{ID: u.ID, Username: u.Username, Nickname: u.Nickname, AvatarURL: u.AvatarURL}
+}
+
+// Users is a page of people.
+type Users struct {
+	Users []User `json:"users"`
+}
+
+// maxUserBatch bounds the people of one request.
+const maxUserBatch = 500
+
+// UsersByID gives people; who does not exist is left out.
+func (s *Service) UsersByID(ctx context.Context, ids []chat.UserID) (Users, error) {
+	if len(ids) > maxUserBatch {
+		return Users{}, chat.RefuseField(chat.CodeInvalidField, "user_ids", "names %d users, %d are allowed", len(ids), maxUserBatch)
+	}
+	list, err := s.store.Users(ctx, ids)
+	return usersOf(list), err
+}
+
+// User gives one person.
+func (s *Service) User(ctx context.Context, id chat.UserID) (User, error) {
+	list, err := s.store.Users(ctx, []chat.UserID{id})
+	if err != nil {
+		return User{}, err
+	}
+	if len(list) == 0 {
+		return User{}, chat.Refuse(chat.CodeUserUnknown, "there is no such user")
+	}
+	return UserOf(list[0]), nil
+}
+
+// SearchUsers gives people whose username begins with a text of at least two characters.
+func (s *Service) SearchUsers(ctx context.Context, begins string) (Users, error) {
+	if len(begins) < 2 || len(begins) > 64 {
+		return Users{}, chat.RefuseField(chat.CodeInvalidField, "query", "has not 2 to 64 characters")
+	}
+	list, err := s.store.SearchUsers(ctx, begins, 20)
+	return usersOf(list), err
+}
+
+func usersOf(list []sqlstore.User) Users {
+	out := Users{Users: []User{}}
+	for _, u := range list {
+		out.Users = append(out.Users, UserOf(u))
+	}
+	return out
+}
+
+// UpdateUserRequest changes what the caller is called and looks like.
+type UpdateUserRequest struct {
+	Nickname  *string `json:"nickname,omitempty"`
+	AvatarURL *string `json:"avatar_url,omitempty"`
+}
+
+// UpdateUser changes the caller.
+func (s *Service) UpdateUser(ctx context.Context, u chat.UserID, r UpdateUserRequest) (User, error) {
+	if r.Nickname != nil {
+		if err := chat.ValidateName("nickname", *r.Nickname); err != nil {
+			return User{}, err
+		}
+	}
+	if r.AvatarURL != nil {
+		if err := chat.ValidateURL("avatar_url", *r.AvatarURL); err != nil {
+			return User{}, err
+		}
+	}
+	if _, err := s.store.UpdateUser(ctx, u, r.Nickname, r.AvatarURL, s.now().UnixMilli()); err != nil {
+		return User{}, err
+	}
+	s.profiles.forget(u)
+	return s.User(ctx, u)
+}
+
+// users gives the encoded profiles that go with an answer.
+func (s *Service) users(ctx context.Context, ids map[chat.UserID]bool) (map[string]rawJSON, error) {
+	found, err := s.profiles.of(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]rawJSON, len(found))
+	for id, p := range found {
+		out[id.String()] = p.json
+	}
+	return out, nil
+}
+
+// ExternalUser is a person whose identity comes from elsewhere.
+type ExternalUser struct {
+	ExternalID string      `json:"external_id"`
+	Nickname   string      `json:"nickname,omitempty"`
+	User       chat.UserID `json:"user_id,omitempty"`
+}
+
+// ExternalUsers is a batch of them.
+type ExternalUsers struct {
+	Users []ExternalUser `json:"users"`
+}
+
+// ImportUsers gives people by external id, and creates those who are missing. For administrators.
+func (s *Service) ImportUsers(ctx context.Context, r ExternalUsers) (ExternalUsers, error) {
+	if len(r.Users) == 0 || len(r.Users) > maxUserBatch {
+		return r, chat.RefuseField(chat.CodeInvalidField, "users", "has not 1 to %d entries", maxUserBatch)
+	}
+	people := make([]sqlstore.ExternalUser, len(r.Users))
+	for i, u := range r.Users {
+		if u.ExternalID == "" || len(u.ExternalID) > 255 {
+			return r, chat.RefuseField(chat.CodeInvalidField, "users.external_id", "has not 1 to 255 bytes")
+		}
+		if err := chat.ValidateName("users.nickname", u.Nickname); err != nil {
+			return r, err
+		}
+		id, err := s.ids.NextID()
+		if err != nil {
+			return r, err
+		}
+		people[i] = sqlstore.ExternalUser{ExternalID: u.ExternalID, Nickname: u.Nickname, ID: chat.UserID(id)}
+	}
+	ids, err := s.store.UpsertExternal(ctx, people, s.now().UnixMilli())
+	if err != nil {
+		return r, err
+	}
+	out := ExternalUsers{}
+	for _, u := range r.Users {
+		out.Users = append(out.Users, ExternalUser{ExternalID: u.ExternalID, User: ids[u.ExternalID]})
+	}
+	return out, nil
+}
+
+// ReserveGroupRequest names a group before its first event, for backends that produce that themselves.
+type ReserveGroupRequest struct {
+	Creator     chat.UserID `json:"creator_id"`
+	ClientMsgID string      `json:"client_msg_id"`
+}
+
+// ReservedGroup is its id.
+type ReservedGroup struct {
+	Conversation chat.ConversationID `json:"conversation_id"`
+}
+
+// ReserveGroup gives the id of a group to be created; the same for the same creator and client id. For administrators.
+func (s *Service) ReserveGroup(ctx context.Context, r ReserveGroupRequest) (ReservedGroup, error) {
+	if err := chat.ValidateClientMsgID(r.ClientMsgID); err != nil {
+		return ReservedGroup{}, err
+	}
+	if err := s.mustExist(ctx, "creator_id", []chat.UserID{r.Creator}); err != nil {
+		return ReservedGroup{}, err
+	}
+	id, err := s.reserve(ctx, r.Creator, r.ClientMsgID, chat.BodyHash{})
+	return ReservedGroup{id}, err
+}

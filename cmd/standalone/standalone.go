@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"tideline/internal/config"
+	"tideline/internal/embedded"
+	"tideline/internal/kafka"
+	"tideline/internal/ops"
+	"tideline/internal/sqlstore"
+	"tideline/internal/wiring"
+)
+
+// settings are those that standalone has of its own; the contract fixes their names.
+type settings struct {
+	DataDir string `conf:"data.dir" help:"folder of everything that is kept"`
+	Kafka   string `conf:"kafka.addr" help:"where the embedded broker can be reached by backends"`
+}
+
+// Main runs standalone until a signal comes or the context ends; it returns the exit code. Tests call it with ports 0.
+func Main(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
+	own := &settings{DataDir: "./data", Kafka: "127.0.0.1:9092"}
+	s := wiring.Defaults()
+	s.HTTP.Addr = "127.0.0.1:8080"
+	// What differs from a cluster: sizes for one small machine, and no fence, as the broker runs in this process.
+	s.Kafka.Partitions, s.Kafka.Replication, s.Kafka.MinInSync = 8, 1, 1
+	s.Kafka.RetentionBytes, s.Kafka.SegmentBytes = embedded.RetentionBytes, embedded.SegmentBytes
+	s.Ingest.Fenced = false
+	s.Ingest.WindowIDs, s.Ingest.CacheEntries, s.Ingest.MaxUnconfirmed = 10_000, 10_000, 40_000
+	s.Send.MaxLag = 20_000
+	loaded, err := config.Load("standalone", args, environ, stderr,
+		config.Section{Into: own}, config.Section{Name: "http", Into: &s.HTTP}, config.Section{Name: "ops", Into: &s.Ops},
+		config.Section{Name: "read", Into: &s.Read}, config.Section{Name: "send", Into: &s.Send})
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		_, _ = fmt.Fprintf(stderr, "standalone: the settings are not right:\n%v\n", err)
+		return 2
+	case len(loaded.Args) > 0:
+		_, _ = fmt.Fprintf(stderr, "standalone takes no arguments, and %q was given\n", loaded.Args)
+		return 2
+	case loaded.PrintConfig:
+		if err := loaded.Print(stdout); err != nil {
+			return 1
+		}
+		return 0
+	}
+	log := ops.NewLogger(stderr, s.Ops, "standalone")
+	if err := run(ctx, own, s, log, stdout); err != nil {
+		log.Error("the process ends", "err", err)
+		return 1
+	}
+	return 0
+}
+
+// keep gives a secret of this installation: made at the first start, and kept in the data directory.
+func keep(dir, name string, bytes int) (config.Secret, error) {
+	path := filepath.Join(dir, name)
+	raw, err := os.ReadFile(path)
+	if err == nil {
+		return config.Secret(strings.TrimSpace(string(raw))), nil
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("reading a secret: %w", err)
+	}
+	b := make([]byte, bytes)
+	rand.Read(b)
+	text := hex.EncodeToString(b)
+	// Written aside and renamed, so that a kill leaves all of it or none.
+	if err := writeSynced(path+".new", text+"\n"); err != nil {
+		return "", err
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return "", fmt.Errorf("keeping a secret: %w", err)
+	}
+	return config.Secret(text), nil
+}
+
+func writeSynced(path, text string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	_, err = f.WriteString(text)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	return nil
+}
+
+const startTimeout = 30 * time.Second
+
+func run(ctx context.Context, own *settings, s *wiring.Settings, log *slog.Logger, stdout io.Writer) error {
+	lock, err := embedded.Lock(own.DataDir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = lock.Close() }()
+	for name, into := range map[string]*config.Secret{"token-key": &s.Auth.TokenKey, "hash-key": &s.Ingest.HashKey, "admin-token": &s.Auth.AdminToken} {
+		if *into, err = keep(own.DataDir, name, 32); err != nil {
+			return err
+		}
+	}
+	starting, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	broker, err := embedded.StartBroker(filepath.Join(own.DataDir, "kafka"), own.Kafka)
+	if err != nil {
+		return err
+	}
+	cache, err := embedded.StartRedis()
+	if err != nil {
+		return err
+	}
+	s.Kafka.Brokers, s.Redis.Addrs = []string{broker.Addr()}, []string{cache.Addr()}
+	s.Store = sqlstore.DefaultConfig()
+	s.Store.Driver, s.Store.Path = "sqlite", filepath.Join(own.DataDir, "tideline.db")
+	if err := prepare(starting, s, log); err != nil {
+		return err
+	}
+	p, err := wiring.NewParts(starting, s, log)
+	if p != nil {
+		defer p.Close()
+	}
+	if err != nil {
+		return err
+	}
+	numbering, err := p.Ingest()
+	if err != nil {
+		return err
+	}
+	storing, err := p.Timeline()
+	if err != nil {
+		return err
+	}
+	requests, behind, err := p.Requests()
+	if err != nil {
+		return err
+	}
+	door, addr, err := p.Door(requests, nil)
+	if err != nil {
+		return err
+	}
+	embedded.LogAddresses(log, broker, cache)
+	_, _ = fmt.Fprintf(stdout, "Tideline listens on http://%s (Kafka on %s, operations on http://%s, data in %s).\nTry: curl http://%s/v1/users -d '{\"username\":\"ada\",\"password\":\"correct horse\"}'\n",
+		addr, broker.Addr(), p.Ops.Addr(), own.DataDir, addr)
+	services := append([]ops.Named{door}, behind...)
+	services = append(append(services, numbering...), storing...)
+	// The servers end last: everything above them has let go by then.
+	services = append(services, ops.Named{Name: "redis", Service: cache}, ops.Named{Name: "kafka", Service: broker})
+	return p.Run(ctx, services...)
+}
+
+// prepare brings topics and schema to what this binary knows.
+func prepare(ctx context.Context, s *wiring.Settings, log *slog.Logger) error {
+	admin, err := s.Kafka.NewAdmin("standalone", log)
+	if err != nil {
+		return err
+	}
+	defer admin.Close()
+	if err := kafka.EnsureTopics(ctx, admin, s.Kafka); err != nil {
+		return err
+	}
+	store, err := sqlstore.Open(ctx, s.Store)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = store.Close() }()
+	return store.Migrate(ctx)
+}

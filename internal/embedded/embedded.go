@@ -1,0 +1,128 @@
+// Package embedded starts servers inside this process that speak the protocols of the real ones: a Kafka broker and a
+// Redis. What runs on them does not know the difference; what they promise is written here.
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/twmb/franz-go/pkg/kfake"
+)
+
+// Broker is a Kafka broker with its log in a folder. Every acknowledged write is on the disk (36 kills in a row under
+// load lost none); its transactions do not survive a kill, so that nothing of ours uses them there.
+type Broker struct {
+	cluster *kfake.Cluster
+	addr    string
+}
+
+// Bounds of the embedded log. A partition keeps what a small community says in a month; the rest is in the store.
+const (
+	RetentionBytes = 64 << 20
+	SegmentBytes   = 16 << 20
+)
+
+// StartBroker starts the broker on an address.
+func StartBroker(dir, addr string) (*Broker, error) {
+	host, portText, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, fmt.Errorf("reading the broker's address: %w", err)
+	}
+	port, err := strconv.Atoi(portText)
+	if err != nil {
+		return nil, fmt.Errorf("reading the broker's address: %w", err)
+	}
+	if port == 0 {
+		// The broker tells clients its port, so it has to be known before it listens.
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			return nil, fmt.Errorf("looking for a free port: %w", err)
+		}
+		port = l.Addr().(*net.TCPAddr).Port
+		_ = l.Close()
+	}
+	cluster, err := kfake.NewCluster(
+		kfake.NumBrokers(1),
+		kfake.Ports(port),
+		kfake.ListenFn(func(network, address string) (net.Listener, error) {
+			_, p, err := net.SplitHostPort(address)
+			if err != nil {
+				return nil, err
+			}
+			return net.Listen(network, net.JoinHostPort(host, p))
+		}),
+		kfake.DataDir(dir),
+		kfake.SyncWrites(),
+		kfake.BrokerConfigs(map[string]string{
+			"log.retention.bytes": strconv.Itoa(RetentionBytes), "log.segment.bytes": strconv.Itoa(SegmentBytes), "min.insync.replicas": "1", "default.replication.factor": "1",
+		}),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("starting the embedded broker: %w", err)
+	}
+	return &Broker{cluster: cluster, addr: net.JoinHostPort(host, strconv.Itoa(port))}, nil
+}
+
+// Addr tells where the broker is reached.
+func (b *Broker) Addr() string { return b.addr }
+
+// Run keeps the broker until the context ends.
+func (b *Broker) Run(ctx context.Context) error {
+	<-ctx.Done()
+	b.cluster.Close()
+	return nil
+}
+
+// Redis is a Redis in memory: it may lose everything at any time, and does at every start.
+type Redis struct{ server *miniredis.Miniredis }
+
+// StartRedis starts it on a free port of this machine.
+func StartRedis() (*Redis, error) {
+	server := miniredis.NewMiniRedis()
+	if err := server.StartAddr("127.0.0.1:0"); err != nil {
+		return nil, fmt.Errorf("starting the embedded Redis: %w", err)
+	}
+	return &Redis{server}, nil
+}
+
+// Addr tells where it is reached.
+func (r *Redis) Addr() string { return r.server.Addr() }
+
+// Run keeps it until the context ends.
+func (r *Redis) Run(ctx context.Context) error {
+	<-ctx.Done()
+	r.server.Close()
+	return nil
+}
+
+// ErrLocked means that another process uses the data directory.
+var ErrLocked = errors.New("another process uses the data directory")
+
+// Lock makes a data directory and locks it until the process ends: two brokers on one log would ruin it.
+func Lock(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the data directory: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("opening the lock: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("locking %s: %w", dir, ErrLocked)
+	}
+	return f, nil
+}
+
+// LogAddresses writes where the embedded servers are, for whoever reads the log.
+func LogAddresses(log *slog.Logger, b *Broker, r *Redis) {
+	log.Info("embedded servers are up", "kafka", b.Addr(), "redis", r.Addr())
+}

@@ -1,0 +1,239 @@
+// Package wiring builds the services of each process from their settings. The commands differ in which of them they
+// build; standalone builds all.
+package wiring
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tideline/internal/accounts"
+	"tideline/internal/api"
+	"tideline/internal/config"
+	"tideline/internal/handlers"
+	"tideline/internal/heads"
+	"tideline/internal/ids"
+	"tideline/internal/ingest"
+	"tideline/internal/kafka"
+	"tideline/internal/ops"
+	"tideline/internal/sender"
+	"tideline/internal/sqlstore"
+	"tideline/internal/timeline"
+	"tideline/pkg/chat"
+)
+
+// RedisConfig says where Redis is. Keys begin with redis.
+type RedisConfig struct {
+	Addrs    []string      `conf:"addrs" help:"host:port; several make a Cluster"`
+	Password config.Secret `conf:"password" help:"password, or empty"`
+}
+
+// Validate lists every fault.
+func (c *RedisConfig) Validate() error {
+	if len(c.Addrs) == 0 {
+		return errors.New("redis.addrs is empty")
+	}
+	return nil
+}
+
+// Settings are those of all processes; a command reads the sections that it needs.
+type Settings struct {
+	Ops    ops.Config
+	Kafka  kafka.Config
+	Store  sqlstore.Config
+	Redis  RedisConfig
+	Auth   accounts.Config
+	HTTP   api.Config
+	Read   handlers.Config
+	Send   sender.Config
+	Ingest ingest.Config
+}
+
+// Defaults gives the settings of a cluster.
+func Defaults() *Settings {
+	return &Settings{
+		Ops: ops.DefaultConfig(), Kafka: kafka.DefaultConfig(), Store: sqlstore.DefaultConfig(), Redis: RedisConfig{Addrs: []string{"127.0.0.1:6379"}},
+		Auth: accounts.DefaultConfig(), HTTP: api.DefaultConfig(), Read: handlers.DefaultConfig(), Send: sender.DefaultConfig(), Ingest: ingest.DefaultConfig(),
+	}
+}
+
+// Base gives the sections that every process reads.
+func (s *Settings) Base() []config.Section {
+	return []config.Section{{Name: "ops", Into: &s.Ops}, {Name: "kafka", Into: &s.Kafka}, {Name: "store", Into: &s.Store}, {Name: "redis", Into: &s.Redis}}
+}
+
+// ForAPI gives the sections of the api.
+func (s *Settings) ForAPI() []config.Section {
+	return append(s.Base(), config.Section{Name: "http", Into: &s.HTTP}, config.Section{Name: "auth", Into: &s.Auth}, config.Section{Name: "read", Into: &s.Read},
+		config.Section{Name: "send", Into: &s.Send}, config.Section{Name: "ingest", Into: &s.Ingest})
+}
+
+// ForIngest gives the sections of ingest.
+func (s *Settings) ForIngest() []config.Section {
+	return append(s.Base(), config.Section{Name: "ingest", Into: &s.Ingest})
+}
+
+// Parts are what the services of one process share.
+type Parts struct {
+	Settings *Settings
+	Log      *slog.Logger
+	Registry *prometheus.Registry
+	Ops      *ops.Server
+	Store    *sqlstore.Store
+	Redis    redis.UniversalClient
+	IDs      *ids.Generator
+	// ID names this process among the clients of Kafka and Redis.
+	ID string
+
+	close []func()
+}
+
+// NewParts connects to what every process needs, and checks schema and topics.
+func NewParts(ctx context.Context, s *Settings, log *slog.Logger) (*Parts, error) {
+	b := make([]byte, 6)
+	rand.Read(b)
+	p := &Parts{Settings: s, Log: log, Registry: ops.NewRegistry(), ID: hex.EncodeToString(b)}
+	var err error
+	if p.Ops, err = ops.Listen(s.Ops.Addr, p.Registry); err != nil {
+		return nil, err
+	}
+	if p.Store, err = sqlstore.Open(ctx, s.Store); err != nil {
+		return p, err
+	}
+	p.close = append(p.close, func() { _ = p.Store.Close() })
+	if err := p.Store.CheckSchema(ctx); err != nil {
+		return p, err
+	}
+	p.Redis = redis.NewUniversalClient(&redis.UniversalOptions{
+		Addrs: s.Redis.Addrs, Password: s.Redis.Password.Reveal(),
+		// Redis is for speed: what it does not do at once is done without it.
+		DialTimeout: time.Second, ReadTimeout: 500 * time.Millisecond, WriteTimeout: 500 * time.Millisecond, MaxRetries: -1,
+	})
+	p.close = append(p.close, func() { _ = p.Redis.Close() })
+	admin, err := s.Kafka.NewAdmin(p.ID, log)
+	if err != nil {
+		return p, err
+	}
+	defer admin.Close()
+	if err := kafka.CheckTopics(ctx, admin, s.Kafka); err != nil {
+		return p, err
+	}
+	if p.IDs, err = ids.Lease(ctx, p.Store, p.ID, log); err != nil {
+		return p, err
+	}
+	p.Ops.Check("store", p.Store.Ping)
+	return p, nil
+}
+
+// Close lets go of the connections.
+func (p *Parts) Close() {
+	for i := len(p.close) - 1; i >= 0; i-- {
+		p.close[i]()
+	}
+}
+
+// producer makes a producer that is closed with the parts.
+func (p *Parts) producer(name string) (*kgo.Client, error) {
+	cl, err := p.Settings.Kafka.NewProducer(name+"-"+p.ID, p.Log)
+	if err == nil {
+		p.close = append(p.close, cl.Close)
+	}
+	return cl, err
+}
+
+// Base are the services that every process runs last: they end when nothing needs them any more.
+func (p *Parts) Base() []ops.Named {
+	return []ops.Named{{Name: "ids", Service: p.IDs}, {Name: "ops", Service: p.Ops}}
+}
+
+// Ingest builds the services of cmd/ingest.
+func (p *Parts) Ingest() ([]ops.Named, error) {
+	metrics := ingest.NewMetrics(p.Registry)
+	teller := ingest.NewTeller(p.Redis, p.Log, metrics)
+	service, err := ingest.New(p.Settings.Ingest, p.Settings.Kafka, p.Store, p.IDs, teller, p.Log, metrics, "ingest-"+p.ID)
+	if err != nil {
+		return nil, err
+	}
+	return []ops.Named{{Name: "ingest", Service: service}, {Name: "teller", Service: teller}}, nil
+}
+
+// Timeline builds the services of cmd/timeline.
+func (p *Parts) Timeline() ([]ops.Named, error) {
+	producer, err := p.producer("timeline")
+	if err != nil {
+		return nil, err
+	}
+	metrics := timeline.NewMetrics(p.Registry)
+	fast := handlers.StoreMarks{Store: p.Store}
+	id := "timeline-" + p.ID
+	return []ops.Named{
+		{Name: "timeline writer", Service: timeline.NewWriter(p.Settings.Kafka, p.Store, fast, producer, p.Log, metrics, id)},
+		{Name: "mark writer", Service: timeline.NewMarkWriter(p.Settings.Kafka, p.Store, fast, p.Log, metrics, id)},
+		{Name: "rejection recorder", Service: timeline.NewRejectionRecorder(p.Settings.Kafka, p.Store, p.Log, metrics, id)},
+	}, nil
+}
+
+// Requests is what both doors share.
+type Requests struct {
+	Service  *handlers.Service
+	Accounts *accounts.Accounts
+	Heads    *heads.Follower
+	Sender   *sender.Sender
+}
+
+// Requests builds what both doors share, with the services that it needs, which stop after the doors.
+func (p *Parts) Requests() (*Requests, []ops.Named, error) {
+	producer, err := p.producer("api")
+	if err != nil {
+		return nil, nil, err
+	}
+	hasher, err := chat.NewHasher([]byte(p.Settings.Ingest.HashKey.Reveal()))
+	if err != nil {
+		return nil, nil, err
+	}
+	r := &Requests{
+		Heads:    heads.New(p.Settings.Kafka, p.Log, "heads-"+p.ID),
+		Accounts: accounts.New(p.Settings.Auth, p.Store, p.IDs, p.Redis, p.Log),
+		Sender:   sender.New(p.Settings.Send, p.Settings.Kafka, producer, p.Redis, p.Store, p.Log, p.ID),
+	}
+	r.Service = handlers.New(handlers.Parts{
+		Config: p.Settings.Read, Kafka: p.Settings.Kafka, Store: p.Store, Accounts: r.Accounts, Sender: r.Sender, Heads: r.Heads,
+		Marks: handlers.StoreMarks{Store: p.Store}, Producer: producer, Hasher: hasher, IDs: p.IDs, Log: p.Log, Registry: p.Registry,
+	})
+	p.Ops.Check("hints", func(context.Context) error {
+		if !r.Heads.Fresh() {
+			return errors.New("im.notify was not read to its end within two seconds")
+		}
+		return nil
+	})
+	return r, []ops.Named{{Name: "sender", Service: r.Sender}, {Name: "heads", Service: r.Heads}, {Name: "accounts", Service: r.Accounts}}, nil
+}
+
+// Door builds the HTTP door and opens its listener; the socket may be nil.
+func (p *Parts) Door(r *Requests, socket http.Handler) (ops.Named, net.Addr, error) {
+	s := api.New(p.Settings.HTTP, r.Service, r.Accounts, p.Settings.Auth.AdminToken, socket, p.Log, p.Registry)
+	addr, err := s.Listen()
+	return ops.Named{Name: "http", Service: s}, addr, err
+}
+
+// Run runs services until a signal comes, in the order of the data.
+func (p *Parts) Run(ctx context.Context, services ...ops.Named) error {
+	ctx, stop := ops.Signals(ctx, p.Log)
+	defer stop()
+	g := ops.Group{Log: p.Log, Services: append(services, p.Base()...), Drain: p.Settings.Ops.Drain, Draining: p.Ops.SetDraining}
+	p.Log.Info("up", "ops", p.Ops.Addr())
+	if err := g.Run(ctx); err != nil {
+		return fmt.Errorf("running: %w", err)
+	}
+	return nil
+}

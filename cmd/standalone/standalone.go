@@ -41,7 +41,7 @@ func Main(ctx context.Context, args, environ []string, stdout, stderr io.Writer)
 	s.Send.MaxLag = 20_000
 	loaded, err := config.Load("standalone", args, environ, stderr,
 		config.Section{Into: own}, config.Section{Name: "http", Into: &s.HTTP}, config.Section{Name: "ops", Into: &s.Ops},
-		config.Section{Name: "read", Into: &s.Read}, config.Section{Name: "send", Into: &s.Send})
+		config.Section{Name: "read", Into: &s.Read}, config.Section{Name: "send", Into: &s.Send}, config.Section{Name: "push", Into: &s.Push})
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
@@ -148,14 +148,15 @@ func run(ctx context.Context, own *settings, s *wiring.Settings, log *slog.Logge
 	if err != nil {
 		return err
 	}
-	door, addr, err := p.Door(requests, nil)
+	handler, sockets := p.Socket(requests)
+	door, addr, err := p.Door(requests, handler)
 	if err != nil {
 		return err
 	}
 	embedded.LogAddresses(log, broker, cache)
 	_, _ = fmt.Fprintf(stdout, "Tideline listens on http://%s (Kafka on %s, operations on http://%s, data in %s).\nTry: curl http://%s/v1/users -d '{\"username\":\"ada\",\"password\":\"correct horse\"}'\n",
 		addr, broker.Addr(), p.Ops.Addr(), own.DataDir, addr)
-	services := append([]ops.Named{door}, behind...)
+	services := append([]ops.Named{sockets, door}, behind...)
 	services = append(append(services, numbering...), storing...)
 	// The servers end last: everything above them has let go by then.
 	services = append(services, ops.Named{Name: "redis", Service: cache}, ops.Named{Name: "kafka", Service: broker})

@@ -27,6 +27,7 @@ import (
 	"tideline/internal/kafka"
 	"tideline/internal/ops"
 	"tideline/internal/sender"
+	"tideline/internal/socket"
 	"tideline/internal/sqlstore"
 	"tideline/internal/timeline"
 	"tideline/pkg/chat"
@@ -57,13 +58,14 @@ type Settings struct {
 	Read   handlers.Config
 	Send   sender.Config
 	Ingest ingest.Config
+	Push   socket.Config
 }
 
 // Defaults gives the settings of a cluster.
 func Defaults() *Settings {
 	return &Settings{
 		Ops: ops.DefaultConfig(), Kafka: kafka.DefaultConfig(), Store: sqlstore.DefaultConfig(), Redis: RedisConfig{Addrs: []string{"127.0.0.1:6379"}},
-		Auth: accounts.DefaultConfig(), HTTP: api.DefaultConfig(), Read: handlers.DefaultConfig(), Send: sender.DefaultConfig(), Ingest: ingest.DefaultConfig(),
+		Auth: accounts.DefaultConfig(), HTTP: api.DefaultConfig(), Read: handlers.DefaultConfig(), Send: sender.DefaultConfig(), Ingest: ingest.DefaultConfig(), Push: socket.DefaultConfig(),
 	}
 }
 
@@ -76,6 +78,11 @@ func (s *Settings) Base() []config.Section {
 func (s *Settings) ForAPI() []config.Section {
 	return append(s.Base(), config.Section{Name: "http", Into: &s.HTTP}, config.Section{Name: "auth", Into: &s.Auth}, config.Section{Name: "read", Into: &s.Read},
 		config.Section{Name: "send", Into: &s.Send}, config.Section{Name: "ingest", Into: &s.Ingest})
+}
+
+// ForPusher gives the sections of the pusher: requests on sockets go through the same handlers as the api's.
+func (s *Settings) ForPusher() []config.Section {
+	return append(s.ForAPI(), config.Section{Name: "push", Into: &s.Push})
 }
 
 // ForIngest gives the sections of ingest.
@@ -217,6 +224,12 @@ func (p *Parts) Requests() (*Requests, []ops.Named, error) {
 		return nil
 	})
 	return r, []ops.Named{{Name: "sender", Service: r.Sender}, {Name: "heads", Service: r.Heads}, {Name: "accounts", Service: r.Accounts}}, nil
+}
+
+// Socket builds the socket door: a handler for GET /v1/ws, and the service behind it.
+func (p *Parts) Socket(r *Requests) (http.Handler, ops.Named) {
+	s := socket.New(p.Settings.Push, p.Settings.Kafka, r.Service, p.Store, r.Heads, p.Redis, p.Log, socket.NewMetrics(p.Registry), "pusher-"+p.ID)
+	return s, ops.Named{Name: "sockets", Service: s}
 }
 
 // Door builds the HTTP door and opens its listener; the socket may be nil.

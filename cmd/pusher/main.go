@@ -1,0 +1,28 @@
+// Command pusher is the socket door: it tells members who are online which conversations moved, and answers requests on
+// sockets through the same handlers as the api.
+package main
+
+import (
+	"context"
+	"os"
+
+	"tideline/internal/ops"
+	"tideline/internal/wiring"
+)
+
+func main() {
+	s := wiring.Defaults()
+	os.Exit(wiring.Main("pusher", s, s.ForPusher(), func(_ context.Context, p *wiring.Parts) ([]ops.Named, error) {
+		r, behind, err := p.Requests()
+		if err != nil {
+			return nil, err
+		}
+		handler, sockets := p.Socket(r)
+		door, addr, err := p.Door(r, handler)
+		if err != nil {
+			return nil, err
+		}
+		p.Log.Info("the door is open", "addr", addr.String())
+		return append([]ops.Named{sockets, door}, behind...), nil
+	}))
+}

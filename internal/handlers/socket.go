@@ -1,0 +1,46 @@
+package handlers
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"tideline/internal/accounts"
+	"tideline/pkg/chat"
+)
+
+// Do runs an operation by its name on the socket, with the same fields as over HTTP.
+func (s *Service) Do(ctx context.Context, caller accounts.Caller, op string, body []byte) (json.RawMessage, error) {
+	switch op {
+	case "send":
+		return run(body, func(r SendRequest) (Sent, error) { return s.Send(ctx, caller.User, r) })
+	case "pull":
+		var r PullRequest
+		if err := Decode(body, &r); err != nil {
+			return nil, err
+		}
+		p, err := s.Pull(ctx, caller.User, r)
+		return p.JSON, err
+	case "sync":
+		return run(body, func(r SyncRequest) (SyncAnswer, error) { return s.Sync(ctx, caller.User, r) })
+	case "read":
+		return run(body, func(r ReadRequest) (ReadAnswer, error) { return s.Read(ctx, caller, r) })
+	}
+	return nil, chat.RefuseField(chat.CodeUnsupported, "op", "%.32q is not offered on the socket", op)
+}
+
+func run[R, A any](body []byte, do func(R) (A, error)) (json.RawMessage, error) {
+	var r R
+	if err := Decode(body, &r); err != nil {
+		return nil, err
+	}
+	a, err := do(r)
+	if err != nil {
+		return nil, err
+	}
+	text, err := json.Marshal(a)
+	if err != nil {
+		return nil, fmt.Errorf("encoding an answer: %w", err)
+	}
+	return text, nil
+}

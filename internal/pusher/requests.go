@@ -1,0 +1,305 @@
+package pusher
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"slices"
+	"time"
+	"unicode/utf8"
+
+	"tideline/internal/accounts"
+	"tideline/pkg/chat"
+)
+
+// request is a frame of a client, on its way to an answer.
+type request struct {
+	frame []byte
+	wait  time.Duration // not 0: it came too early by this much and is refused
+
+	id   json.RawMessage
+	op   string
+	body []byte // without id and op
+}
+
+// The requests that need a worker, and how many of them one connection may have waiting for an answer to be written
+// before nothing more is read from it.
+const maxRefusalsInARow = 200
+
+// accept takes a frame. It waits where the client does not take its answers. Reading goroutine only.
+func (c *conn) accept(frame []byte) {
+	r := request{frame: frame}
+	if r.wait = c.bucket.take(c.p.clock(), c.p.cfg.RequestsPerSecond, c.p.cfg.RequestBurst); r.wait > 0 {
+		c.refused++
+		if c.refused > maxRefusalsInARow {
+			c.shut(CloseRateLimited, time.Second+c.p.retryAfter())
+			return
+		}
+	} else {
+		c.refused = 0
+	}
+	c.mu.Lock()
+	if c.closing {
+		c.mu.Unlock()
+		return
+	}
+	c.inFlight++
+	c.inbox = append(c.inbox, r)
+	if !c.driven {
+		c.driven = true
+		// Not here: the reading goroutine's stack would grow to what a request needs and stay so.
+		c.p.wg.Go(c.drive)
+	}
+	// Up to InFlight are worked on, as many again are told to come back, and then the socket has to wait.
+	for c.inFlight >= 2*c.p.cfg.InFlight && !c.closing {
+		if c.room == nil {
+			c.room = make(chan struct{})
+		}
+		room := c.room
+		c.mu.Unlock()
+		<-room
+		c.mu.Lock()
+	}
+	c.mu.Unlock()
+}
+
+// drive takes requests from the inbox in order.
+func (c *conn) drive() {
+	for {
+		c.mu.Lock()
+		if len(c.inbox) == 0 || c.closing {
+			c.inFlight -= len(c.inbox)
+			c.driven, c.inbox = false, nil
+			c.wakeReader()
+			c.mu.Unlock()
+			return
+		}
+		r := c.inbox[0]
+		c.inbox[0] = request{}
+		if c.inbox = c.inbox[1:]; len(c.inbox) == 0 {
+			c.inbox = nil
+		}
+		crowded := c.inFlight > c.p.cfg.InFlight
+		authed := c.authed
+		c.mu.Unlock()
+		c.handle(r, authed, crowded)
+	}
+}
+
+// handle answers a request, or hands it to somebody who will.
+func (c *conn) handle(r request, authed, crowded bool) {
+	err := r.parse()
+	switch {
+	case !authed && (err != nil || r.op != "auth"):
+		c.reply(&r, nil, chat.Refuse(chat.CodeUnauthenticated, "the first frame must be auth"))
+		c.shut(CloseBadFrame, 0)
+	case err != nil:
+		c.reply(&r, nil, err)
+	case r.wait > 0:
+		c.reply(&r, nil, chat.Refuse(chat.CodeRateLimited, "too many requests on this connection").After(r.wait))
+	case r.op == "auth":
+		c.auth(&r)
+	case r.op == "ping":
+		c.reply(&r, pong{ServerTime: time.Now().UnixMilli()}, nil)
+	case crowded:
+		c.reply(&r, nil, chat.Refuse(chat.CodeOverloaded, "more than %d requests of this connection are in flight", c.p.cfg.InFlight).After(100*time.Millisecond))
+	case r.op == "typing":
+		result, err := c.typing(r.body)
+		c.reply(&r, result, err)
+	case r.op == "unwatch":
+		result, err := c.unwatch(r.body)
+		c.reply(&r, result, err)
+	case r.op == "watch":
+		c.p.wg.Go(func() { c.work(&r, c.watch) })
+	case r.op == "send":
+		// What is said on one connection is numbered in the order in which it was said.
+		c.mu.Lock()
+		c.sends = append(c.sends, r)
+		start := !c.sending
+		c.sending = true
+		c.mu.Unlock()
+		if start {
+			c.p.wg.Go(c.sendAll)
+		}
+	case slices.Contains(doorOps, r.op):
+		c.p.wg.Go(func() { c.work(&r, c.throughDoor(r.op)) })
+	default:
+		c.reply(&r, nil, chat.RefuseField(chat.CodeInvalidField, "op", "%.40q is no request", r.op))
+	}
+}
+
+// doorOps are the requests that go the same way as over HTTP.
+var doorOps = []string{"send", "pull", "sync", "read"}
+
+type pong struct {
+	ServerTime int64 `json:"server_time"`
+}
+
+func (c *conn) sendAll() {
+	for {
+		c.mu.Lock()
+		if len(c.sends) == 0 {
+			c.sending, c.sends = false, nil
+			c.mu.Unlock()
+			return
+		}
+		r := c.sends[0]
+		c.sends = c.sends[1:]
+		c.mu.Unlock()
+		c.work(&r, c.throughDoor("send"))
+	}
+}
+
+func (c *conn) throughDoor(op string) func(context.Context, []byte) (any, error) {
+	return func(ctx context.Context, body []byte) (any, error) {
+		result, err := c.p.door.Do(ctx, c.who(), op, body)
+		return json.RawMessage(result), err
+	}
+}
+
+func (c *conn) who() accounts.Caller {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.caller
+}
+
+// work does a request with a worker's seat and within its time.
+func (c *conn) work(r *request, do func(context.Context, []byte) (any, error)) {
+	ctx, cancel := context.WithTimeout(c.p.base, c.p.cfg.RequestTimeout)
+	defer cancel()
+	if err := c.p.seat(ctx); err != nil {
+		c.reply(r, nil, err)
+		return
+	}
+	defer c.p.unseat()
+	began := time.Now()
+	result, err := c.p.guard(func() (any, error) { return do(ctx, r.body) })
+	c.p.metrics.took.WithLabelValues(r.op).Observe(time.Since(began).Seconds())
+	c.reply(r, result, err)
+}
+
+// reply answers a request.
+func (c *conn) reply(r *request, result any, err error) {
+	var text []byte
+	if err == nil {
+		switch v := result.(type) {
+		case json.RawMessage:
+			text = v
+		case nil:
+			text = []byte("{}")
+		default:
+			text, err = json.Marshal(v)
+		}
+	}
+	op := r.op
+	if op == "" {
+		op = "error"
+	}
+	if err != nil {
+		v := c.p.refuse(err, c.serial, op)
+		c.answer(answer(r.id, op, nil, &v))
+		return
+	}
+	c.answer(answer(r.id, op, text, nil))
+}
+
+// refuse gives the contract's form of an error. What clients may not see is logged.
+func (p *Pusher) refuse(err error, serial uint64, op string) refusal {
+	requestID := fmt.Sprintf("%s-%d-%d", p.id, serial, p.refusals.Add(1))
+	var e *chat.Error
+	if !errors.As(err, &e) {
+		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+			e = chat.Refuse(chat.CodeUnavailable, "something behind the door does not answer in time").After(2 * time.Second)
+		} else {
+			e = chat.Refuse(chat.CodeInternal, "our fault; the log has the truth under the request id")
+		}
+		p.log.Error("a request on a socket failed", "request_id", requestID, "op", op, "err", err)
+	}
+	p.metrics.refused.WithLabelValues(string(e.Code)).Inc()
+	return refusal{
+		Code: e.Code, Message: e.Message, Field: e.Field, Retryable: chat.ReasonFor(e.Code).Retryable, RetryAfter: e.RetryAfter.Milliseconds(), RequestID: requestID,
+	}
+}
+
+// guard turns a panic of one request into its failure: other people's connections are in the same process.
+func (p *Pusher) guard(do func() (any, error)) (result any, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			p.log.Error("a request panicked", "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+			result, err = nil, fmt.Errorf("a request panicked: %v", v)
+		}
+	}()
+	return do()
+}
+
+// seat waits for a worker's seat. Not more than MaxQueued wait.
+func (p *Pusher) seat(ctx context.Context) error {
+	select {
+	case p.seats <- struct{}{}:
+		return nil
+	default:
+	}
+	overloaded := chat.Refuse(chat.CodeOverloaded, "too many requests are under way").After(time.Second)
+	if p.queued.Add(1) > int64(p.cfg.MaxQueued) {
+		p.queued.Add(-1)
+		return overloaded
+	}
+	defer p.queued.Add(-1)
+	select {
+	case p.seats <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return overloaded
+	}
+}
+
+func (p *Pusher) unseat() { <-p.seats }
+
+// maxID bounds the id of a request.
+const maxID = 64
+
+// parse takes a frame apart: one JSON object with id and op; the rest is the body. What could be read of id and op is
+// there even when the frame is refused.
+func (r *request) parse() error {
+	frame := r.frame
+	r.frame = nil
+	if !utf8.Valid(frame) {
+		return chat.Refuse(chat.CodeMalformed, "the frame is not valid UTF-8")
+	}
+	var fields map[string]json.RawMessage
+	dec := json.NewDecoder(bytes.NewReader(frame))
+	if err := dec.Decode(&fields); err != nil || fields == nil {
+		return chat.Refuse(chat.CodeMalformed, "the frame is not a JSON object")
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return chat.Refuse(chat.CodeMalformed, "the frame is more than one JSON value")
+	}
+	id := fields["id"]
+	idFault := chat.RefuseField(chat.CodeInvalidField, "id", "is not a number or a string of at most %d bytes", maxID)
+	if len(id) == 0 || len(id) > maxID || !(id[0] == '"' || id[0] == '-' || id[0] >= '0' && id[0] <= '9') {
+		id, idFault.Cause = nil, errNoID
+	}
+	r.id = id
+	var op string
+	if err := json.Unmarshal(fields["op"], &op); err != nil || op == "" || len(op) > 40 {
+		return chat.RefuseField(chat.CodeInvalidField, "op", "is not the name of a request")
+	}
+	r.op = op
+	if id == nil {
+		return idFault
+	}
+	delete(fields, "id")
+	delete(fields, "op")
+	body, err := json.Marshal(fields)
+	if err != nil {
+		return fmt.Errorf("taking a request apart: %w", err)
+	}
+	r.body = body
+	return nil
+}
+
+var errNoID = errors.New("no usable id")

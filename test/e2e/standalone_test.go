@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tideline/internal/servers"
 )
 
 // built gives the path of a command's binary, built once per run of the tests.
@@ -48,6 +50,7 @@ var binDir string
 
 func TestMain(m *testing.M) {
 	code := m.Run()
+	servers.Stop()
 	if binDir != "" {
 		_ = os.RemoveAll(binDir)
 	}

@@ -1,0 +1,170 @@
+// Command tideline is the operators' command: it prepares what the processes need, and looks after what they leave.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+
+	"tideline/internal/config"
+	"tideline/internal/kafka"
+	"tideline/internal/sqlstore"
+)
+
+// command is one thing that operators do.
+type command struct {
+	words string // as it is typed
+	help  string
+	run   func(ctx context.Context, args []string, out io.Writer) error
+}
+
+func commands() []command {
+	return []command{
+		{"migrate", "bring the store's schema to what this binary knows", migrate},
+		{"topics create", "create the topics that are missing, and check those that are there", topics(true)},
+		{"topics check", "check the topics against the settings", topics(false)},
+		{"parked list", "list the records that the store could never take", listParked},
+	}
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+func run(ctx context.Context, args []string, out, errOut io.Writer) int {
+	for _, c := range commands() {
+		words := strings.Fields(c.words)
+		if len(args) < len(words) || !slices.Equal(args[:len(words)], words) {
+			continue
+		}
+		err := c.run(ctx, args[len(words):], out)
+		switch {
+		case errors.Is(err, flag.ErrHelp):
+			return 0
+		case err != nil:
+			_, _ = fmt.Fprintf(errOut, "tideline %s: %v\n", c.words, err)
+			return 1
+		}
+		return 0
+	}
+	_, _ = fmt.Fprintln(errOut, "usage: tideline <command> [flags]; -h behind a command lists its flags")
+	for _, c := range commands() {
+		_, _ = fmt.Fprintf(errOut, "  %-16s %s\n", c.words, c.help)
+	}
+	if len(args) == 0 {
+		return 0
+	}
+	return 2
+}
+
+// load reads settings for a command; printed tells that the command has nothing left to do.
+func load(name string, args []string, out io.Writer, sections ...config.Section) (printed bool, err error) {
+	loaded, err := config.Load("tideline "+name, args, ours(os.Environ(), sections), os.Stderr, sections...)
+	if err != nil || !loaded.PrintConfig {
+		return false, err
+	}
+	return true, loaded.Print(out)
+}
+
+// ours keeps the variables of the sections that a command reads: operators set those of all processes side by side.
+func ours(environ []string, sections []config.Section) []string {
+	var out []string
+	for _, kv := range environ {
+		name, _, _ := strings.Cut(kv, "=")
+		if name == "TIDELINE_CONFIG" {
+			out = append(out, kv)
+		}
+		for _, s := range sections {
+			if strings.HasPrefix(name, "TIDELINE_"+strings.ToUpper(s.Name)+"_") {
+				out = append(out, kv)
+			}
+		}
+	}
+	return out
+}
+
+func openStore(ctx context.Context, name string, args []string, out io.Writer) (*sqlstore.Store, error) {
+	cfg := sqlstore.DefaultConfig()
+	printed, err := load(name, args, out, config.Section{Name: "store", Into: &cfg})
+	switch {
+	case err != nil:
+		return nil, err
+	case printed:
+		return nil, flag.ErrHelp // nothing is left to do
+	}
+	return sqlstore.Open(ctx, cfg)
+}
+
+func migrate(ctx context.Context, args []string, out io.Writer) error {
+	store, err := openStore(ctx, "migrate", args, out)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = store.Close() }()
+	if err := store.Migrate(ctx); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(out, "the schema is current")
+	return err
+}
+
+func topics(create bool) func(ctx context.Context, args []string, out io.Writer) error {
+	return func(ctx context.Context, args []string, out io.Writer) error {
+		cfg := kafka.DefaultConfig()
+		if printed, err := load("topics", args, out, config.Section{Name: "kafka", Into: &cfg}); err != nil || printed {
+			return err
+		}
+		cl, err := cfg.NewAdmin("tideline", slog.New(slog.NewTextHandler(os.Stderr, nil)))
+		if err != nil {
+			return err
+		}
+		defer cl.Close()
+		do := kafka.CheckTopics
+		if create {
+			do = kafka.EnsureTopics
+		}
+		if err := do(ctx, cl, cfg); err != nil {
+			return err
+		}
+		for _, t := range kafka.Topics() {
+			if _, err := fmt.Fprintf(out, "%-12s %d partitions, kept for %s: %s\n", t.Name, cfg.Partitions, t.Retention, t.Why); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+func listParked(ctx context.Context, args []string, out io.Writer) error {
+	store, err := openStore(ctx, "parked list", args, out)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = store.Close() }()
+	partition, offset := int32(-1), int64(-1)
+	for {
+		list, err := store.ListParked(ctx, kafka.TopicMessages, partition, offset, 100)
+		if err != nil {
+			return err
+		}
+		for _, p := range list {
+			if _, err := fmt.Fprintf(out, "%s/%d at %d, key %s: %s\n", p.Topic, p.Partition, p.Offset, p.Key, p.Reason); err != nil {
+				return err
+			}
+			partition, offset = p.Partition, p.Offset
+		}
+		if len(list) < 100 {
+			return nil
+		}
+	}
+}

@@ -1,0 +1,372 @@
+// Package servers starts the real servers for tests: Kafka, MariaDB and Redis, on free ports of this machine, with their
+// data in a temporary folder. Each test binary that needs one starts its own, once; nothing outlives it, because the
+// kernel ends the servers with the process that started them.
+package servers
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	_ "github.com/go-sql-driver/mysql" // to make databases
+	"github.com/redis/go-redis/v9"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+const kafkaVersion = "4.1.0"
+
+// Process is a server that was started for a test.
+type Process struct {
+	// Addr is host:port.
+	Addr string
+
+	t     testing.TB
+	name  string
+	start func() (*exec.Cmd, error)
+	ready func(ctx context.Context) error
+	cmd   *exec.Cmd
+	out   *bytes.Buffer
+}
+
+// missing fails or skips: whoever says that servers are required is told, everybody else goes on without.
+func missing(t testing.TB, what string, err error) {
+	t.Helper()
+	if os.Getenv("TIDELINE_REQUIRE_SERVERS") != "" {
+		t.Fatalf("%s is required and cannot be started: %v (scripts/install-servers installs it)", what, err)
+	}
+	t.Skipf("%s is not here: %v (scripts/install-servers installs it)", what, err)
+}
+
+// root is the folder of the project.
+func root() string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Join(filepath.Dir(file), "..", "..")
+}
+
+func freePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}
+
+// launch starts the process and waits until it is ready.
+func (p *Process) launch() error {
+	cmd, err := p.start()
+	if err != nil {
+		return err
+	}
+	p.out = &bytes.Buffer{}
+	cmd.Stdout, cmd.Stderr = p.out, p.out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	started := make(chan error, 1)
+	ended := make(chan struct{})
+	go func() {
+		// The signal comes when the thread ends that started the process, so this one stays for as long as that.
+		runtime.LockOSThread()
+		started <- cmd.Start()
+		_ = cmd.Wait()
+		close(ended)
+	}()
+	if err := <-started; err != nil {
+		return err
+	}
+	p.cmd = cmd
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+	for {
+		once, cancelOnce := context.WithTimeout(ctx, 2*time.Second)
+		err := p.ready(once)
+		cancelOnce()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ended:
+			return fmt.Errorf("%s ended at its start:\n%s", p.name, tail(p.out.String()))
+		case <-ctx.Done():
+			return fmt.Errorf("%s was not ready within a minute: %w", p.name, err)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func tail(s string) string {
+	lines := strings.Split(s, "\n")
+	return strings.Join(lines[max(0, len(lines)-15):], "\n")
+}
+
+// Kill ends the server as a power cut does.
+func (p *Process) Kill() {
+	_ = p.cmd.Process.Kill()
+	deadline := time.Now().Add(10 * time.Second)
+	for time.Now().Before(deadline) {
+		if err := p.cmd.Process.Signal(syscall.Signal(0)); errors.Is(err, os.ErrProcessDone) {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// Restart kills the server and starts it again on the same data.
+func (p *Process) Restart() {
+	p.t.Helper()
+	p.Kill()
+	if err := p.launch(); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+var shared struct {
+	mu    sync.Mutex // guards what follows
+	kafka *Process
+	mysql *Process
+	dirs  []string
+}
+
+func dir(t testing.TB) string {
+	d, err := os.MkdirTemp("", "tideline-server-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shared.dirs = append(shared.dirs, d)
+	return d
+}
+
+// Kafka gives the address of a broker that the tests of this binary share: each makes its own topics, or starts its own.
+func Kafka(t testing.TB) string {
+	t.Helper()
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
+	if shared.kafka == nil {
+		p, err := newKafka(t, dir(t))
+		if err != nil {
+			missing(t, "Kafka", err)
+		}
+		shared.kafka = p
+	}
+	return shared.kafka.Addr
+}
+
+// StartKafka starts a broker of the test's own.
+func StartKafka(t testing.TB) *Process {
+	t.Helper()
+	p, err := newKafka(t, t.TempDir())
+	if err != nil {
+		missing(t, "Kafka", err)
+	}
+	t.Cleanup(p.Kill)
+	return p
+}
+
+func newKafka(t testing.TB, data string) (*Process, error) {
+	lib := filepath.Join(root(), ".tools", "kafka-"+kafkaVersion, "lib")
+	if _, err := os.Stat(lib); err != nil {
+		return nil, err
+	}
+	java, err := exec.LookPath("java")
+	if err != nil {
+		return nil, err
+	}
+	port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	controller, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	settings := fmt.Sprintf(`process.roles=broker,controller
+node.id=1
+listeners=PLAINTEXT://127.0.0.1:%d,CONTROLLER://127.0.0.1:%d
+advertised.listeners=PLAINTEXT://127.0.0.1:%d
+controller.listener.names=CONTROLLER
+controller.quorum.voters=1@127.0.0.1:%d
+log.dirs=%s
+offsets.topic.replication.factor=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+offsets.topic.num.partitions=8
+transaction.state.log.num.partitions=8
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+add.partitions.to.txn.retry.backoff.ms=1
+auto.create.topics.enable=false
+`, port, controller, port, controller, filepath.Join(data, "log"))
+	file := filepath.Join(data, "server.properties")
+	if err := os.WriteFile(file, []byte(settings), 0o600); err != nil {
+		return nil, err
+	}
+	class := filepath.Join(lib, "*")
+	format := exec.Command(java, "-Xmx256m", "-cp", class, "kafka.tools.StorageTool", "format", "-t", "dGlkZWxpbmUtdGVzdHMtMQ", "-c", file)
+	if out, err := format.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("formatting the log: %w: %s", err, tail(string(out)))
+	}
+	p := &Process{t: t, name: "Kafka", Addr: fmt.Sprintf("127.0.0.1:%d", port)}
+	p.start = func() (*exec.Cmd, error) {
+		return exec.Command(java, "-Xmx512m", "-XX:+UseSerialGC", "-cp", class, "kafka.Kafka", file), nil
+	}
+	p.ready = func(ctx context.Context) error {
+		cl, err := kgo.NewClient(kgo.SeedBrokers(p.Addr))
+		if err != nil {
+			return err
+		}
+		defer cl.Close()
+		return cl.Ping(ctx)
+	}
+	return p, p.launch()
+}
+
+// MySQL gives the DSN of a fresh database on a MariaDB that the tests of this binary share.
+func MySQL(t testing.TB) string {
+	t.Helper()
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
+	if shared.mysql == nil {
+		p, err := newMySQL(t, dir(t))
+		if err != nil {
+			missing(t, "MariaDB", err)
+		}
+		shared.mysql = p
+	}
+	return Database(t, shared.mysql)
+}
+
+// StartMySQL starts a MariaDB of the test's own; see Database.
+func StartMySQL(t testing.TB) *Process {
+	t.Helper()
+	p, err := newMySQL(t, t.TempDir())
+	if err != nil {
+		missing(t, "MariaDB", err)
+	}
+	t.Cleanup(p.Kill)
+	return p
+}
+
+// Database makes a database that goes with the test, and gives its DSN.
+func Database(t testing.TB, p *Process) string {
+	t.Helper()
+	name := fmt.Sprintf("tideline_%d", rand.Int64())
+	admin := func(text string) error {
+		db, err := sql.Open("mysql", "root@tcp("+p.Addr+")/")
+		if err != nil {
+			return err
+		}
+		defer func() { _ = db.Close() }()
+		_, err = db.Exec(text)
+		return err
+	}
+	if err := admin("CREATE DATABASE " + name + " CHARACTER SET utf8mb4"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = admin("DROP DATABASE " + name) })
+	return "root@tcp(" + p.Addr + ")/" + name
+}
+
+func newMySQL(t testing.TB, data string) (*Process, error) {
+	server, err := exec.LookPath("mariadbd")
+	if err != nil {
+		if server, err = exec.LookPath("/usr/sbin/mariadbd"); err != nil {
+			return nil, err
+		}
+	}
+	port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	files := filepath.Join(data, "data")
+	account := "--user=" + os.Getenv("USER")
+	if os.Geteuid() == 0 {
+		account = "--user=root"
+	}
+	install := exec.Command("mariadb-install-db", "--no-defaults", "--datadir="+files, "--auth-root-authentication-method=normal", "--skip-test-db", account)
+	if out, err := install.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("making the database folder: %w: %s", err, tail(string(out)))
+	}
+	p := &Process{t: t, name: "MariaDB", Addr: fmt.Sprintf("127.0.0.1:%d", port)}
+	p.start = func() (*exec.Cmd, error) {
+		return exec.Command(server, "--no-defaults", account, "--datadir="+files, "--bind-address=127.0.0.1", fmt.Sprintf("--port=%d", port),
+			"--socket="+filepath.Join(data, "socket"), "--pid-file="+filepath.Join(data, "pid"), "--innodb-buffer-pool-size=256M", "--innodb-log-file-size=128M",
+			"--max-connections=500", "--character-set-server=utf8mb4", "--skip-name-resolve"), nil
+	}
+	p.ready = func(ctx context.Context) error {
+		db, err := sql.Open("mysql", "root@tcp("+p.Addr+")/")
+		if err != nil {
+			return err
+		}
+		defer func() { _ = db.Close() }()
+		return db.PingContext(ctx)
+	}
+	return p, p.launch()
+}
+
+// Redis starts a Redis of the test's own, because FLUSHALL is part of what is tested.
+func Redis(t testing.TB) *Process {
+	t.Helper()
+	server, err := exec.LookPath("redis-server")
+	if err != nil {
+		missing(t, "Redis", err)
+	}
+	port, err := freePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := t.TempDir()
+	p := &Process{t: t, name: "Redis", Addr: fmt.Sprintf("127.0.0.1:%d", port)}
+	p.start = func() (*exec.Cmd, error) {
+		return exec.Command(server, "--port", fmt.Sprint(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", data), nil
+	}
+	p.ready = func(ctx context.Context) error {
+		cl := redis.NewClient(&redis.Options{Addr: p.Addr})
+		defer func() { _ = cl.Close() }()
+		return cl.Ping(ctx).Err()
+	}
+	if err := p.launch(); err != nil {
+		missing(t, "Redis", err)
+	}
+	t.Cleanup(p.Kill)
+	return p
+}
+
+// Kcat gives the path of kcat, a producer that hashes keys in another way than Kafka's own clients.
+func Kcat(t testing.TB) string {
+	t.Helper()
+	path, err := exec.LookPath("kcat")
+	if err != nil {
+		missing(t, "kcat", err)
+	}
+	return path
+}
+
+// Stop ends what the tests of this binary share and removes its data; TestMain calls it.
+func Stop() {
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
+	for _, p := range []*Process{shared.kafka, shared.mysql} {
+		if p != nil {
+			p.Kill()
+		}
+	}
+	shared.kafka, shared.mysql = nil, nil
+	for _, d := range shared.dirs {
+		_ = os.RemoveAll(d)
+	}
+	shared.dirs = nil
+}

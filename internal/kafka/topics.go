@@ -84,8 +84,23 @@ func EnsureTopics(ctx context.Context, cl *kgo.Client, cfg Config) error {
 			return fmt.Errorf("creating topic %s: %w", t.Name, err)
 		}
 	}
-	return CheckTopics(ctx, cl, cfg)
+	// A topic that was just made is not known to every broker at once.
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	for {
+		err := CheckTopics(ctx, cl, cfg)
+		if !errors.Is(err, errNoTopic) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
+
+var errNoTopic = errors.New("the topic does not exist")
 
 // CheckTopics refuses to go on with topics that would break a promise: a topic that is missing, a partition count other
 // than the configured one (numbers are tied to partitions for good), or fewer in-sync replicas than configured.
@@ -104,7 +119,7 @@ func CheckTopics(ctx context.Context, cl *kgo.Client, cfg Config) error {
 		d, ok := details[name]
 		switch {
 		case !ok || errors.Is(d.Err, kerr.UnknownTopicOrPartition):
-			faults = append(faults, fmt.Errorf("topic %s does not exist: create the topics with `tideline topics create`", name))
+			faults = append(faults, fmt.Errorf("%s: %w: create the topics with `tideline topics create`", name, errNoTopic))
 		case d.Err != nil:
 			faults = append(faults, fmt.Errorf("topic %s: %w", name, d.Err))
 		case len(d.Partitions) != cfg.Partitions:

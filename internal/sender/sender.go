@@ -194,7 +194,8 @@ func (p *Pending) ask(ctx context.Context) (Outcome, bool, error) {
 	case err != nil:
 		return Outcome{}, false, nil
 	case numbered != nil:
-		return Outcome{Numbered: true, First: numbered.FirstEvent}, true, nil
+		// An event that was numbered before we began is an earlier try of ours.
+		return Outcome{Numbered: true, Duplicate: numbered.SentAt < p.begun, First: numbered.FirstEvent}, true, nil
 	case rejection != nil && rejection.RejectedAt >= p.begun: // an older one is of a try before this
 		refusal := chat.Refuse(rejection.Code, "%s", rejection.Message)
 		refusal.Field = rejection.Field

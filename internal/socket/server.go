@@ -251,13 +251,13 @@ func (s *Server) drain() {
 	s.closed = true
 	s.mu.Unlock()
 	list := s.all()
-	const waves = 20
+	waves := min(20, len(list))
 	for i := range waves {
 		for _, c := range list[len(list)*i/waves : len(list)*(i+1)/waves] {
 			c.close(CloseDraining, 500*time.Millisecond+rand.N(s.cfg.DrainTime+time.Second))
 		}
-		if i < waves-1 && len(list) > 0 {
-			time.Sleep(s.cfg.DrainTime / waves)
+		if i < waves-1 {
+			time.Sleep(s.cfg.DrainTime / time.Duration(waves))
 		}
 	}
 }

@@ -66,6 +66,7 @@ type Sender struct {
 	producer *kgo.Client
 	redis    redis.UniversalClient
 	store    Store
+	hasher   *chat.Hasher
 	log      *slog.Logger
 	instance string
 
@@ -77,9 +78,9 @@ type Sender struct {
 }
 
 // New makes a sender; Run must be running. The instance is this process's own name, unique and without a colon.
-func New(cfg Config, kc kafka.Config, producer *kgo.Client, client redis.UniversalClient, store Store, log *slog.Logger, instance string) *Sender {
+func New(cfg Config, kc kafka.Config, producer *kgo.Client, client redis.UniversalClient, store Store, hasher *chat.Hasher, log *slog.Logger, instance string) *Sender {
 	return &Sender{
-		cfg: cfg, kafka: kc, producer: producer, redis: client, store: store, log: log, instance: instance,
+		cfg: cfg, kafka: kc, producer: producer, redis: client, store: store, hasher: hasher, log: log, instance: instance,
 		waiting: map[uint64]chan wire.Outcome{}, lag: make([]atomic.Int64, kc.Partitions),
 	}
 }
@@ -193,6 +194,8 @@ func (p *Pending) ask(ctx context.Context) (Outcome, bool, error) {
 	switch {
 	case err != nil:
 		return Outcome{}, false, nil
+	case numbered != nil && numbered.Hash != p.s.hasher.Hash(c):
+		return Outcome{First: numbered.FirstEvent}, true, chat.RefuseField(chat.CodeConflict, "client_msg_id", "was used before for number %d with another body", numbered.Seq)
 	case numbered != nil:
 		// An event that was numbered before we began is an earlier try of ours.
 		return Outcome{Numbered: true, Duplicate: numbered.SentAt < p.begun, First: numbered.FirstEvent}, true, nil

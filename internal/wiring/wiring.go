@@ -25,6 +25,7 @@ import (
 	"tideline/internal/ids"
 	"tideline/internal/ingest"
 	"tideline/internal/kafka"
+	"tideline/internal/marks"
 	"tideline/internal/ops"
 	"tideline/internal/sender"
 	"tideline/internal/socket"
@@ -99,6 +100,8 @@ type Parts struct {
 	Store    *sqlstore.Store
 	Redis    redis.UniversalClient
 	IDs      *ids.Generator
+	// Marks are the read marks that are kept for speed, with the store behind them.
+	Marks *marks.Marks
 	// ID names this process among the clients of Kafka and Redis.
 	ID string
 
@@ -138,6 +141,12 @@ func NewParts(ctx context.Context, s *Settings, log *slog.Logger) (*Parts, error
 	if p.IDs, err = ids.Lease(ctx, p.Store, p.ID, log); err != nil {
 		return p, err
 	}
+	logs, err := marks.NewKafkaLogs(s.Kafka, "marks-"+p.ID, log)
+	if err != nil {
+		return p, err
+	}
+	p.close = append(p.close, logs.Close)
+	p.Marks = marks.New(p.Redis, p.Store, logs, s.Kafka.Partitions, log, marks.NewMetrics(p.Registry))
 	p.Ops.Check("store", p.Store.Ping)
 	return p, nil
 }
@@ -160,7 +169,7 @@ func (p *Parts) producer(name string) (*kgo.Client, error) {
 
 // Base are the services that every process runs last: they end when nothing needs them any more.
 func (p *Parts) Base() []ops.Named {
-	return []ops.Named{{Name: "ids", Service: p.IDs}, {Name: "ops", Service: p.Ops}}
+	return []ops.Named{{Name: "marks", Service: p.Marks}, {Name: "ids", Service: p.IDs}, {Name: "ops", Service: p.Ops}}
 }
 
 // Ingest builds the services of cmd/ingest.
@@ -181,11 +190,10 @@ func (p *Parts) Timeline() ([]ops.Named, error) {
 		return nil, err
 	}
 	metrics := timeline.NewMetrics(p.Registry)
-	fast := handlers.StoreMarks{Store: p.Store}
 	id := "timeline-" + p.ID
 	return []ops.Named{
-		{Name: "timeline writer", Service: timeline.NewWriter(p.Settings.Kafka, p.Store, fast, producer, p.Log, metrics, id)},
-		{Name: "mark writer", Service: timeline.NewMarkWriter(p.Settings.Kafka, p.Store, fast, p.Log, metrics, id)},
+		{Name: "timeline writer", Service: timeline.NewWriter(p.Settings.Kafka, p.Store, p.Marks, producer, p.Log, metrics, id)},
+		{Name: "mark writer", Service: timeline.NewMarkWriter(p.Settings.Kafka, p.Store, p.Marks, p.Log, metrics, id)},
 		{Name: "rejection recorder", Service: timeline.NewRejectionRecorder(p.Settings.Kafka, p.Store, p.Log, metrics, id)},
 	}, nil
 }
@@ -211,11 +219,11 @@ func (p *Parts) Requests() (*Requests, []ops.Named, error) {
 	r := &Requests{
 		Heads:    heads.New(p.Settings.Kafka, p.Log, "heads-"+p.ID),
 		Accounts: accounts.New(p.Settings.Auth, p.Store, p.IDs, p.Redis, p.Log),
-		Sender:   sender.New(p.Settings.Send, p.Settings.Kafka, producer, p.Redis, p.Store, p.Log, p.ID),
+		Sender:   sender.New(p.Settings.Send, p.Settings.Kafka, producer, p.Redis, p.Store, hasher, p.Log, p.ID),
 	}
 	r.Service = handlers.New(handlers.Parts{
 		Config: p.Settings.Read, Kafka: p.Settings.Kafka, Store: p.Store, Accounts: r.Accounts, Sender: r.Sender, Heads: r.Heads,
-		Marks: handlers.StoreMarks{Store: p.Store}, Producer: producer, Hasher: hasher, IDs: p.IDs, Log: p.Log, Registry: p.Registry,
+		Marks: p.Marks, Producer: producer, Hasher: hasher, IDs: p.IDs, Log: p.Log, Registry: p.Registry,
 	})
 	p.Ops.Check("hints", func(context.Context) error {
 		if !r.Heads.Fresh() {

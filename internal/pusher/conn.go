@@ -47,7 +47,8 @@ type conn struct {
 	lastDeadline time.Duration
 	closeFrame   []byte
 
-	authed  bool
+	arrived bool // stands in the index
+	authed  bool // and was told so: hints flow
 	planned bool // stands with the flusher
 	busy    bool // somebody writes
 	driven  bool // somebody takes requests from the inbox
@@ -327,9 +328,9 @@ func (c *conn) take() ([]byte, written) {
 		return c.closeFrame, wroteClose
 	}
 	if c.authed && c.out.unasked() {
-		if now := c.p.clock(); now >= c.lastUnasked+c.p.cfg.Window || c.lastUnasked == 0 {
+		if now := c.p.clock(); now >= c.lastUnasked+c.p.cfg.Window {
 			b, n := c.out.takeUnasked(c.p.cfg.HintItems)
-			c.lastUnasked = max(now, 1)
+			c.lastUnasked = now
 			c.p.metrics.frames.Add(float64(n))
 			return b, wroteUnasked
 		}

@@ -38,7 +38,8 @@ type conn struct {
 
 	inbox    []request
 	sends    []request
-	inFlight int           // requests whose answers are not written yet
+	atWork   int           // requests that somebody works on
+	inFlight int           // requests whose answers are not written yet, those at work included
 	room     chan struct{} // closed when there is room for requests again; nil while nobody waits
 
 	watched      []chat.ConversationID
@@ -46,6 +47,7 @@ type conn struct {
 	lastUnasked  time.Duration
 	lastDeadline time.Duration
 	closeFrame   []byte
+	quiet        chan struct{} // closed when the close frame was written, or cannot be; nil while nobody waits
 
 	arrived bool // stands in the index
 	authed  bool // and was told so: hints flow
@@ -167,8 +169,21 @@ func (c *conn) end() {
 	c.mu.Lock()
 	c.closing, c.gone = true, true
 	c.wakeReader()
+	var quiet chan struct{}
+	if c.closeFrame != nil && !c.byeSent && c.busy {
+		quiet = make(chan struct{})
+		c.quiet = quiet
+	}
 	c.mu.Unlock()
 	c.p.forget(c)
+	if quiet != nil { // somebody else is about to write the close frame
+		grace := time.NewTimer(closeGrace)
+		defer grace.Stop()
+		select {
+		case <-quiet:
+		case <-grace.C:
+		}
+	}
 	_ = c.net.Close()
 }
 
@@ -238,6 +253,14 @@ func (c *conn) wakeReader() {
 	if c.room != nil {
 		close(c.room)
 		c.room = nil
+	}
+}
+
+// wakeEnd lets the reading goroutine end that waits for the close frame to be written. c.mu is held.
+func (c *conn) wakeEnd() {
+	if c.quiet != nil {
+		close(c.quiet)
+		c.quiet = nil
 	}
 }
 
@@ -379,6 +402,7 @@ func (c *conn) wrote(what written) {
 		c.wakeReader()
 	case wroteClose:
 		c.byeSent = true
+		c.wakeEnd()
 		// The client has this long to answer; then the reading goroutine ends.
 		_ = c.net.SetReadDeadline(time.Now().Add(closeGrace))
 	}
@@ -423,6 +447,7 @@ func (c *conn) fail() {
 	c.closing = true
 	c.out = outbox{}
 	c.wakeReader()
+	c.wakeEnd()
 	c.mu.Unlock()
 	_ = c.net.Close()
 }

@@ -185,7 +185,7 @@ func (p *Pusher) drain() {
 		for n := due - (total - len(left)); n > 0 && len(left) > 0; n-- {
 			c := left[len(left)-1]
 			left = left[:len(left)-1]
-			if gone < p.cfg.Drain && c.working() {
+			if gone < p.cfg.Drain && c.occupied() {
 				busy = append(busy, c) // its answer first
 				continue
 			}
@@ -227,8 +227,8 @@ const (
 	drainLast = time.Second
 )
 
-// working tells whether a request of the connection is under way.
-func (c *conn) working() bool {
+// occupied tells whether a request of the connection is under way or its answer not written.
+func (c *conn) occupied() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.inFlight > 0

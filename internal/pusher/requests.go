@@ -26,8 +26,7 @@ type request struct {
 	body []byte // without id and op
 }
 
-// The requests that need a worker, and how many of them one connection may have waiting for an answer to be written
-// before nothing more is read from it.
+// maxRefusalsInARow is how often a client may go on although it was told that its requests are too many.
 const maxRefusalsInARow = 200
 
 // accept takes a frame. It waits where the client does not take its answers. Reading goroutine only.
@@ -83,7 +82,7 @@ func (c *conn) drive() {
 		if c.inbox = c.inbox[1:]; len(c.inbox) == 0 {
 			c.inbox = nil
 		}
-		crowded := c.inFlight > c.p.cfg.InFlight
+		crowded := c.atWork >= c.p.cfg.InFlight
 		authed := c.authed
 		c.mu.Unlock()
 		c.handle(r, authed, crowded)
@@ -92,7 +91,10 @@ func (c *conn) drive() {
 
 // handle answers a request, or hands it to somebody who will.
 func (c *conn) handle(r request, authed, crowded bool) {
-	err := r.parse()
+	var err error
+	if r.frame != nil { // otherwise it came with the handshake
+		err = r.parse()
+	}
 	switch {
 	case !authed && (err != nil || r.op != "auth"):
 		c.reply(&r, nil, chat.Refuse(chat.CodeUnauthenticated, "the first frame must be auth"))
@@ -114,22 +116,40 @@ func (c *conn) handle(r request, authed, crowded bool) {
 		result, err := c.unwatch(r.body)
 		c.reply(&r, result, err)
 	case r.op == "watch":
+		c.begin(nil)
 		c.p.wg.Go(func() { c.work(&r, c.watch) })
 	case r.op == "send":
 		// What is said on one connection is numbered in the order in which it was said.
-		c.mu.Lock()
-		c.sends = append(c.sends, r)
-		start := !c.sending
-		c.sending = true
-		c.mu.Unlock()
-		if start {
+		if c.begin(&r) {
 			c.p.wg.Go(c.sendAll)
 		}
 	case slices.Contains(doorOps, r.op):
+		c.begin(nil)
 		c.p.wg.Go(func() { c.work(&r, c.throughDoor(r.op)) })
 	default:
 		c.reply(&r, nil, chat.RefuseField(chat.CodeInvalidField, "op", "%.40q is no request", r.op))
 	}
+}
+
+// begin counts a request that is handed to a worker. One that is given stands in the row of sends; start tells that nobody
+// works on that row.
+func (c *conn) begin(send *request) (start bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.atWork++
+	if send == nil {
+		return false
+	}
+	c.sends = append(c.sends, *send)
+	start = !c.sending
+	c.sending = true
+	return start
+}
+
+func (c *conn) done() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.atWork--
 }
 
 // doorOps are the requests that go the same way as over HTTP.
@@ -171,6 +191,7 @@ func (c *conn) who() accounts.Caller {
 func (c *conn) work(r *request, do func(context.Context, []byte) (any, error)) {
 	ctx, cancel := context.WithTimeout(c.p.base, c.p.cfg.RequestTimeout)
 	defer cancel()
+	defer c.done()
 	if err := c.p.seat(ctx); err != nil {
 		c.reply(r, nil, err)
 		return

@@ -358,3 +358,9 @@ func ReadToEnd(ctx context.Context, cfg Config, clientID string, log *slog.Logge
 		}
 	}
 }
+
+// OpenPartition gives a partition to an owner outside of any group, for tools and tests; the caller closes it.
+func OpenPartition(cfg Config, clientID, topic string, id int32, log *slog.Logger) (p *Partition, closeIt func()) {
+	p = &Partition{Topic: topic, ID: id, cfg: cfg, id: clientID, log: log, end: -1, done: func(int64) {}}
+	return p, p.close
+}

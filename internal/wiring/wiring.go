@@ -27,8 +27,8 @@ import (
 	"tideline/internal/kafka"
 	"tideline/internal/marks"
 	"tideline/internal/ops"
+	"tideline/internal/pusher"
 	"tideline/internal/sender"
-	"tideline/internal/socket"
 	"tideline/internal/sqlstore"
 	"tideline/internal/timeline"
 	"tideline/pkg/chat"
@@ -59,14 +59,14 @@ type Settings struct {
 	Read   handlers.Config
 	Send   sender.Config
 	Ingest ingest.Config
-	Push   socket.Config
+	Push   pusher.Config
 }
 
 // Defaults gives the settings of a cluster.
 func Defaults() *Settings {
 	return &Settings{
 		Ops: ops.DefaultConfig(), Kafka: kafka.DefaultConfig(), Store: sqlstore.DefaultConfig(), Redis: RedisConfig{Addrs: []string{"127.0.0.1:6379"}},
-		Auth: accounts.DefaultConfig(), HTTP: api.DefaultConfig(), Read: handlers.DefaultConfig(), Send: sender.DefaultConfig(), Ingest: ingest.DefaultConfig(), Push: socket.DefaultConfig(),
+		Auth: accounts.DefaultConfig(), HTTP: api.DefaultConfig(), Read: handlers.DefaultConfig(), Send: sender.DefaultConfig(), Ingest: ingest.DefaultConfig(), Push: pusher.DefaultConfig(),
 	}
 }
 
@@ -236,7 +236,7 @@ func (p *Parts) Requests() (*Requests, []ops.Named, error) {
 
 // Socket builds the socket door: a handler for GET /v1/ws, and the service behind it.
 func (p *Parts) Socket(r *Requests) (http.Handler, ops.Named) {
-	s := socket.New(p.Settings.Push, p.Settings.Kafka, r.Service, p.Store, r.Heads, p.Redis, p.Log, socket.NewMetrics(p.Registry), "pusher-"+p.ID)
+	s := pusher.New(p.Settings.Push, p.Settings.Kafka, r.Service, p.Store, r.Heads, p.Redis, p.Log, pusher.NewMetrics(p.Registry), "pusher-"+p.ID)
 	return s, ops.Named{Name: "sockets", Service: s}
 }
 

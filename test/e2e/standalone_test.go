@@ -330,7 +330,9 @@ func survive(t *testing.T, pf *platform, kills int, kill func(i int)) {
 	time.Sleep(time.Second)
 	close(stop)
 	wg.Wait()
-	ada.send(g.ID, "the-end", "the end") // everything before is numbered by now
+	// Everything before the last message is numbered; it can be read when the writer has come so far.
+	end := ada.send(g.ID, "the-end", "the end")
+	bob.eventually(200, "GET", fmt.Sprintf("/conversations/%s/messages?limit=1&told=%d", g.ID, end.Seq), nil, nil)
 	at := map[string]int64{}
 	for _, m := range bob.history(g.ID) {
 		if m.Key == "" {

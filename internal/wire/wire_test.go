@@ -1,0 +1,198 @@
+package wire
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"tideline/pkg/chat"
+)
+
+var (
+	group   = chat.GroupConversation(42)
+	pointer = func(s string) *string { return &s }
+	yes     = true
+)
+
+// commands has one command of every kind, with every field set.
+func commands() map[string]chat.Command {
+	c := func(kind chat.Kind, set func(*chat.Command)) chat.Command {
+		v := chat.Command{Type: kind, Conversation: group, Sender: 7, ClientMsgID: "0190163d-8694-739b-aea5-966c26f8ad91", OriginalAt: 1, ExpiresAt: 2}
+		set(&v)
+		return v
+	}
+	return map[string]chat.Command{
+		"message": c(chat.KindMessage, func(v *chat.Command) {
+			v.Message = &chat.Message{
+				Type: chat.TypeText, Content: json.RawMessage(`{"text":"hé"}`), Mentions: &chat.Mentions{UserIDs: []chat.UserID{8}, All: true},
+				Recipients: []chat.UserID{8, 9}, ReplyTo: 3, Receipt: true,
+			}
+		}),
+		"create": c(chat.KindCreate, func(v *chat.Command) {
+			v.Create = &chat.Create{Name: "n", AvatarURL: "https://example.org/a", HistoryVisible: true, Members: []chat.UserID{8}}
+		}),
+		"join":  c(chat.KindJoin, func(v *chat.Command) { v.Join = &chat.Join{Users: []chat.UserID{8, 9}} }),
+		"leave": c(chat.KindLeave, func(v *chat.Command) { v.Leave = &chat.Leave{Users: []chat.UserID{8}} }),
+		"role":  c(chat.KindRole, func(v *chat.Command) { v.Role = &chat.SetRole{User: 8, Role: chat.RoleAdmin} }),
+		"mute":  c(chat.KindMute, func(v *chat.Command) { v.Mute = &chat.Mute{User: 8, Until: 99} }),
+		"nickname": c(chat.KindNickname, func(v *chat.Command) {
+			v.Nickname = &chat.Nickname{User: 8, Nickname: "x"}
+		}),
+		"update": c(chat.KindUpdate, func(v *chat.Command) {
+			v.Update = &chat.Update{Name: pointer("m"), AvatarURL: pointer(""), HistoryVisible: &yes}
+		}),
+		"edit":     c(chat.KindEdit, func(v *chat.Command) { v.Edit = &chat.Edit{TargetSeq: 5, Content: json.RawMessage(`{"text":"y"}`)} }),
+		"recall":   c(chat.KindRecall, func(v *chat.Command) { v.Recall = &chat.Recall{TargetSeq: 5} }),
+		"dissolve": c(chat.KindDissolve, func(v *chat.Command) { v.Dissolve = &chat.Dissolve{} }),
+	}
+}
+
+// TestCommand_KeepsItsPublishedBytes holds what is written today to the samples of version 1: every version must read
+// what every other has written. UPDATE_GOLDEN=1 writes samples of kinds that have none yet, and changes no other.
+func TestCommand_KeepsItsPublishedBytes(t *testing.T) {
+	for name, c := range commands() {
+		got := hex.EncodeToString(EncodeCommand(&c))
+		path := filepath.Join("testdata", "v1", "command-"+name+".hex")
+		raw, err := os.ReadFile(path)
+		if errors.Is(err, os.ErrNotExist) && os.Getenv("UPDATE_GOLDEN") != "" {
+			if err := os.WriteFile(path, []byte(got+"\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := strings.TrimSpace(string(raw))
+		if got != want {
+			t.Errorf("%s is written as\n%s, was\n%s", name, got, want)
+		}
+		sample, err := hex.DecodeString(want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		back, err := DecodeCommand("", sample)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if !reflect.DeepEqual(*back, c) {
+			t.Errorf("%s is read as %+v, was %+v", name, *back, c)
+		}
+	}
+}
+
+func TestCommand_SaysTheSameInJSONAndProtobuf(t *testing.T) {
+	hasher, err := chat.NewHasher([]byte("a key for the tests"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range commands() {
+		text, err := json.Marshal(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fromJSON, err := DecodeCommand("application/json; charset=utf-8", text)
+		if err != nil {
+			t.Fatalf("%s: %v in %s", name, err, text)
+		}
+		fromProtobuf, err := DecodeCommand(ContentTypeProtobuf, EncodeCommand(&c))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range []*chat.Command{fromJSON, fromProtobuf} {
+			if err := v.Validate(); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+		}
+		if hasher.Hash(fromJSON) != hasher.Hash(fromProtobuf) {
+			t.Errorf("%s has another hash in JSON than in protobuf", name)
+		}
+	}
+}
+
+func TestEvent_ComesBackAsItWas(t *testing.T) {
+	for name, c := range commands() {
+		e := chat.Event{
+			Conversation: group, Seq: 3, Ordinal: 2, Kind: c.Type, MessageID: 11, Sender: 7, ClientMsgID: "c", BodyHash: chat.BodyHash{1, 2}, SentAt: 5,
+			Producer: "crm", InboundOffset: 6, MovedFrom: &chat.Position{Partition: 1, Offset: 2}, RejectedNext: 7,
+			Message: c.Message, Create: c.Create, Join: c.Join, Leave: c.Leave, Role: c.Role, Mute: c.Mute, Nickname: c.Nickname, Update: c.Update,
+			Edit: c.Edit, Recall: c.Recall, Dissolve: c.Dissolve,
+		}
+		back, err := DecodeEvent(EncodeEvent(&e))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if !reflect.DeepEqual(back, e) {
+			t.Errorf("%s came back as %+v, was %+v", name, back, e)
+		}
+	}
+}
+
+func TestDecodeCommand_SaysWhatIsWrong(t *testing.T) {
+	ok := `{"type":"message","conversation_id":"g-42","sender_id":"7","client_msg_id":"c","message":{"type":"text","content":{"text":"x"}}}`
+	for _, c := range []struct {
+		name, contentType, value string
+		code                     chat.Code
+		field                    string
+	}{
+		{"half a protobuf", "", "\x0a\x05g-", chat.CodeMalformed, ""},
+		{"half a JSON", "application/json", ok[:40], chat.CodeMalformed, ""},
+		{"two of them", "application/json", ok + ok, chat.CodeMalformed, ""},
+		{"broken UTF-8", "application/json", strings.Replace(ok, `"x"`, "\"\xff\"", 1), chat.CodeMalformed, ""},
+		{"an unknown field", "application/json", strings.Replace(ok, `"sender_id"`, `"colour":1,"sender_id"`, 1), chat.CodeUnknownField, "colour"},
+		{"a number for an id", "application/json", strings.Replace(ok, `"7"`, `7`, 1), chat.CodeInvalidField, "sender_id"},
+		{"a type that is none", "application/json", strings.Replace(ok, `"type":"message"`, `"type":"shout"`, 1), chat.CodeInvalidField, "type"},
+		{"another content type", "text/plain", ok, chat.CodeNotAcceptable, "content-type"},
+		{"a megabyte", "application/json", strings.Repeat(" ", 1<<20), chat.CodeTooLarge, ""},
+	} {
+		_, err := DecodeCommand(c.contentType, []byte(c.value))
+		var refusal *chat.Error
+		if !errors.As(err, &refusal) || refusal.Code != c.code || refusal.Field != c.field {
+			t.Errorf("%s: got %v, want %s (%s)", c.name, err, c.code, c.field)
+		}
+	}
+}
+
+// FuzzDecodeCommand: whatever comes, there is no panic; the error is one that can be shown; and what is valid survives a
+// way through protobuf with the same hash.
+func FuzzDecodeCommand(f *testing.F) {
+	for _, c := range commands() {
+		f.Add(true, EncodeCommand(&c))
+		text, _ := json.Marshal(c)
+		f.Add(false, text)
+	}
+	hasher, _ := chat.NewHasher([]byte("a key for the tests"))
+	f.Fuzz(func(t *testing.T, protobuf bool, value []byte) {
+		contentType := ContentTypeJSON
+		if protobuf {
+			contentType = ContentTypeProtobuf
+		}
+		c, err := DecodeCommand(contentType, value)
+		if err == nil {
+			err = c.Validate()
+		}
+		if err != nil {
+			var refusal *chat.Error
+			if !errors.As(err, &refusal) {
+				t.Fatalf("%v cannot be shown", err)
+			}
+			EncodeRejection(&chat.Rejection{Code: refusal.Code, Message: refusal.Message, Field: refusal.Field, Record: value})
+			return
+		}
+		back, err := DecodeCommand(ContentTypeProtobuf, EncodeCommand(c))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := back.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		if hasher.Hash(back) != hasher.Hash(c) {
+			t.Fatal("the hash changed on the way through protobuf")
+		}
+	})
+}

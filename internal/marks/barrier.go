@@ -36,6 +36,7 @@ type barrier struct {
 	ends       nextCall[ends]
 	positions  nextCall[positions]
 	silent     nextCall[struct{}]
+	look       time.Duration
 
 	mu    sync.Mutex // guards quiet
 	quiet map[int32]span
@@ -48,7 +49,7 @@ type ends struct{ messages, receipts map[int32]int64 }
 type positions struct{ messages, receipts map[int32]int64 }
 
 func newBarrier(store Store, logs Logs, partitions int) *barrier {
-	b := &barrier{store: store, logs: logs, quiet: map[int32]span{}}
+	b := &barrier{store: store, logs: logs, quiet: map[int32]span{}, look: look}
 	for p := range int32(partitions) {
 		b.partitions = append(b.partitions, p)
 	}
@@ -109,7 +110,7 @@ func (b *barrier) wait(ctx context.Context, s subject) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(look):
+		case <-time.After(b.look):
 		}
 	}
 }

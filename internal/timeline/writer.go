@@ -68,6 +68,8 @@ type partition struct {
 	p     *kafka.Partition
 	at    core.Position
 	dirty bool // the fast marks missed something
+	// tried is when the store was last asked to take a batch: from then on the batch may be there for others to follow.
+	tried time.Time
 	label string
 }
 
@@ -127,11 +129,9 @@ func (o *partition) repeatLast(ctx context.Context) error {
 	case err != nil && !errors.Is(err, errEnough):
 		return fmt.Errorf("reading the last batch again: %w", err)
 	}
-	if err := o.tell(ctx, entries, nil, true); err != nil {
-		return err
-	}
+	o.tried = time.Now() // by the only owner now
 	o.follow(ctx, entries)
-	return nil
+	return o.tell(ctx, entries, nil, true)
 }
 
 var errEnough = errors.New("enough was read")
@@ -168,11 +168,26 @@ func (o *partition) take(ctx context.Context, records []*kgo.Record) error {
 	if err != nil {
 		return err
 	}
-	if err := o.tell(ctx, stored, applied.Heads, false); err != nil {
-		return err
+	// Who has just become a member must stand in the fast marks before it is told: its first read mark finds its place
+	// then. Other marks can follow the hint, which is what people wait for.
+	if !changesMembers(stored) {
+		if err := o.tell(ctx, stored, applied.Heads, false); err != nil {
+			return err
+		}
+		o.follow(ctx, stored)
+		return nil
 	}
 	o.follow(ctx, stored)
-	return nil
+	return o.tell(ctx, stored, applied.Heads, false)
+}
+
+func changesMembers(entries []core.Entry) bool {
+	for i := range entries {
+		if e := &entries[i].Event; len(core.Changes(e, e.Seq == 1)) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // store1 stores a batch, whatever it takes: what the store cannot take for now is tried again, what it can never take
@@ -235,6 +250,7 @@ func (o *partition) applyPatiently(ctx context.Context, to core.Position, entrie
 	pause := leastPause
 	for {
 		started := time.Now()
+		o.tried = started
 		applied, err := o.store.Apply(context.WithoutCancel(ctx), o.at, to, entries)
 		if err == nil {
 			o.metrics.apply.Observe(time.Since(started).Seconds())
@@ -352,12 +368,18 @@ func Hints(entries []core.Entry, repeat bool, now int64) []chat.Notify {
 // answer again.
 func (o *partition) follow(ctx context.Context, entries []core.Entry) {
 	ctx = context.WithoutCancel(ctx)
-	if o.dirty {
+	// Whoever was held up for long may have a successor, who has followed further: what would be done now could undo that.
+	late := time.Since(o.tried) > o.kafka.SessionTimeout/2
+	if o.dirty || late {
 		if err := o.marks.Invalidate(ctx); err != nil {
+			o.dirty = true
 			return
 		}
 		o.log.Info("the fast read marks were invalidated: they had missed something", "partition", o.p.ID)
 		o.dirty = false
+		if late {
+			return
+		}
 	}
 	if err := o.marks.Follow(ctx, entries); err != nil {
 		o.dirty = true

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Config says how connections are kept. Keys begin with socket.
+// Config says how connections are kept. Keys begin with push.
 type Config struct {
 	Origins []string `conf:"origins" help:"web origins (https://chat.example.org) that may connect besides the server's own; * for any"`
 
@@ -77,7 +77,7 @@ func (c *Config) Validate() error {
 	var faults []error
 	atLeast := func(name string, v, least int) {
 		if v < least {
-			faults = append(faults, fmt.Errorf("socket.%s is %d, at least %d is needed", name, v, least))
+			faults = append(faults, fmt.Errorf("push.%s is %d, at least %d is needed", name, v, least))
 		}
 	}
 	atLeast("max-connections", c.MaxConnections, 1)
@@ -93,7 +93,7 @@ func (c *Config) Validate() error {
 	atLeast("max-watched", c.MaxWatched, 0)
 	positive := func(name string, d time.Duration) {
 		if d <= 0 {
-			faults = append(faults, fmt.Errorf("socket.%s is %s, it must be positive", name, d))
+			faults = append(faults, fmt.Errorf("push.%s is %s, it must be positive", name, d))
 		}
 	}
 	positive("auth-timeout", c.AuthTimeout)
@@ -101,16 +101,16 @@ func (c *Config) Validate() error {
 	positive("heartbeat", c.Heartbeat)
 	positive("write-timeout", c.WriteTimeout)
 	if c.RequestsPerSecond <= 0 {
-		faults = append(faults, fmt.Errorf("socket.requests-per-second is %g, it must be positive", c.RequestsPerSecond))
+		faults = append(faults, fmt.Errorf("push.requests-per-second is %g, it must be positive", c.RequestsPerSecond))
 	}
 	if c.Window < 0 || c.Window > 10*time.Second {
-		faults = append(faults, fmt.Errorf("socket.window is %s, 0 to 10s are possible", c.Window))
+		faults = append(faults, fmt.Errorf("push.window is %s, 0 to 10s are possible", c.Window))
 	}
 	if c.IdleTimeout <= c.Heartbeat {
-		faults = append(faults, fmt.Errorf("socket.idle-timeout (%s) is not longer than socket.heartbeat (%s)", c.IdleTimeout, c.Heartbeat))
+		faults = append(faults, fmt.Errorf("push.idle-timeout (%s) is not longer than push.heartbeat (%s)", c.IdleTimeout, c.Heartbeat))
 	}
 	if c.TokenGrace < 0 || c.KeepAlive < 0 || c.TypingEvery < 0 || c.Drain < 0 {
-		faults = append(faults, errors.New("socket.token-grace, keep-alive, typing-every and drain must not be negative"))
+		faults = append(faults, errors.New("push.token-grace, keep-alive, typing-every and drain must not be negative"))
 	}
 	return errors.Join(faults...)
 }

@@ -27,7 +27,7 @@ const (
 // Sizes of buffers. What is read is small (requests, pings) and goes around the buffer when it is large; what is written
 // goes around the library's buffer, which it only takes from the pool for close frames of its own.
 const (
-	readBuffer  = 512
+	readBuffer  = 256
 	writeBuffer = 512
 )
 

@@ -187,7 +187,7 @@ func (s *Service) Run(ctx context.Context) error {
 			return nil
 		case <-s.wake:
 		}
-		s.settle(ctx)
+		s.settle(context.WithoutCancel(ctx)) // what was begun as the end came is finished; each command has its time-out
 		select {
 		case <-ctx.Done():
 		case <-time.After(gather):

@@ -66,7 +66,7 @@ func (s *Store) UserByName(ctx context.Context, name string) (User, bool, error)
 func (s *Store) Users(ctx context.Context, ids []chat.UserID) ([]User, error) {
 	var out []User
 	err := chunks(ids, maxTerms, func(part []chat.UserID) error {
-		users, err := s.users(ctx, "user_id IN ("+marks(len(part))+")", userArgs(part)...)
+		users, err := s.users(ctx, "user_id IN ("+placeholders(len(part))+")", userArgs(part)...)
 		out = append(out, users...)
 		return err
 	})
@@ -126,7 +126,7 @@ func (s *Store) UpsertExternal(ctx context.Context, people []ExternalUser, at in
 			for i, p := range part {
 				args[i] = []byte(p.ExternalID)
 			}
-			return s.query(ctx, "looking for people", "SELECT user_id, external_id FROM users WHERE external_id IN ("+marks(len(part))+")", args, func(r *sql.Rows) error {
+			return s.query(ctx, "looking for people", "SELECT user_id, external_id FROM users WHERE external_id IN ("+placeholders(len(part))+")", args, func(r *sql.Rows) error {
 				var id chat.UserID
 				var external []byte
 				err := r.Scan(&id, &external)
@@ -150,7 +150,7 @@ func (s *Store) UpsertExternal(ctx context.Context, people []ExternalUser, at in
 		return ids, nil
 	}
 	// On a conflict nothing changes: the first one stays, and is found below.
-	tail := s.dialect.upsert("external_id", []string{"external_id"}, nil)
+	tail := s.dialect.upsert("external_id", "external_id")
 	args := make([]any, 0, 5*len(missing))
 	for _, p := range missing {
 		args = append(args, int64(p.ID), p.Nickname, []byte(p.ExternalID), at, at)

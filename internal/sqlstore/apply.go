@@ -25,7 +25,7 @@ func (s *Store) Positions(ctx context.Context, partitions []int32) ([]timeline.P
 	}
 	if len(partitions) > 0 {
 		err := s.query(ctx, "reading the timeline's positions",
-			"SELECT partition_id, messages_next, inbound_next, rejected_next, highest_stamp, batch_from, marks_dirty FROM timeline_positions WHERE partition_id IN ("+marks(len(partitions))+")",
+			"SELECT partition_id, messages_next, inbound_next, rejected_next, highest_stamp, batch_from, marks_dirty FROM timeline_positions WHERE partition_id IN ("+placeholders(len(partitions))+")",
 			args, func(r *sql.Rows) error {
 				var p timeline.Position
 				if err := r.Scan(&p.Partition, &p.MessagesNext, &p.InboundNext, &p.RejectedNext, &p.HighestStamp, &p.BatchFrom, &p.MarksDirty); err != nil {
@@ -100,18 +100,32 @@ func (b *batch) apply(ctx context.Context) error {
 	if err := b.loadHeads(ctx); err != nil {
 		return err
 	}
-	fresh := b.entries[:0:0]
+	fresh := make([]timeline.Entry, 0, len(b.entries))
+	var late []timeline.Entry // at or below the head: of a batch that is repeated, or parked once and put back
 	for _, e := range b.entries {
 		head := b.heads[e.Event.Conversation]
-		switch {
-		case e.Event.Seq <= head.MaxSeq:
-			b.applied.Skipped++ // of a batch that is repeated; the numbers below the head are all there
-		case e.Event.Seq != head.MaxSeq+1:
-			return fmt.Errorf("%w: %s is at %d and the next event is %d", timeline.ErrUnstorable, e.Event.Conversation, head.MaxSeq, e.Event.Seq)
-		default:
-			fresh = append(fresh, e)
-			head.Advance(&e.Event, b.partition, e.Offset)
+		if e.Event.Seq <= head.MaxSeq {
+			late = append(late, e)
+			continue
 		}
+		if n := len(e.Event.ClientMsgID); n > chat.MaxClientMsgIDBytes {
+			// SQLite would take it; what one store can never take, no store does.
+			return fmt.Errorf("%w: the client id of %s/%d has %d bytes", timeline.ErrUnstorable, e.Event.Conversation, e.Event.Seq, n)
+		}
+		b.applied.Holes += e.Event.Seq - head.MaxSeq - 1
+		fresh = append(fresh, e)
+		head.Advance(&e.Event, b.partition, e.Offset)
+	}
+	late, err := b.missing(ctx, late)
+	if err != nil {
+		return err
+	}
+	for i := range late {
+		b.heads[late[i].Event.Conversation].FillIn(&late[i].Event)
+	}
+	fresh = append(late, fresh...)
+	if len(fresh) == 0 {
+		return b.saveHeads(ctx)
 	}
 	if err := b.insertRows(ctx, fresh); err != nil {
 		return err
@@ -131,6 +145,43 @@ func (b *batch) apply(ctx context.Context) error {
 	return b.saveHeads(ctx)
 }
 
+// missing gives those of some entries whose rows are not there, and counts the others as skipped.
+func (b *batch) missing(ctx context.Context, entries []timeline.Entry) ([]timeline.Entry, error) {
+	type key struct {
+		c   chat.ConversationID
+		seq int64
+	}
+	there := map[key]bool{}
+	err := chunks(entries, maxTerms, func(part []timeline.Entry) error {
+		where, args := wherePairs(part, "seq", func(e timeline.Entry) (chat.ConversationID, int64) { return e.Event.Conversation, e.Event.Seq })
+		return queryOn(ctx, b.tx, "looking for rows that are there", "SELECT conversation_id, seq FROM timeline WHERE "+where, args, func(r *sql.Rows) error {
+			var id []byte
+			var k key
+			if err := r.Scan(&id, &k.seq); err != nil {
+				return err
+			}
+			var err error
+			k.c, err = chat.ConversationIDFromBytes(id)
+			there[k] = true
+			return err
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	var out []timeline.Entry
+	for _, e := range entries {
+		k := key{e.Event.Conversation, e.Event.Seq}
+		if there[k] {
+			b.applied.Skipped++
+			continue
+		}
+		there[k] = true // once is enough, should a batch have it twice
+		out = append(out, e)
+	}
+	return out, nil
+}
+
 func (b *batch) loadHeads(ctx context.Context) error {
 	b.heads = map[chat.ConversationID]*timeline.Conversation{}
 	for i := range b.entries {
@@ -142,7 +193,7 @@ func (b *batch) loadHeads(ctx context.Context) error {
 	}
 	return chunks(b.order, maxTerms, func(ids []chat.ConversationID) error {
 		return queryOn(ctx, b.tx, "reading the heads of conversations",
-			"SELECT "+conversationColumns+" FROM conversations WHERE conversation_id IN ("+marks(len(ids))+")", idArgs(ids),
+			"SELECT "+conversationColumns+" FROM conversations WHERE conversation_id IN ("+placeholders(len(ids))+")", idArgs(ids),
 			func(r *sql.Rows) error {
 				c, err := scanConversation(r)
 				if err == nil {
@@ -190,7 +241,7 @@ func (b *batch) insertRow(ctx context.Context, e *chat.Event) error {
 		return err
 	}
 	if first == 0 || first == e.Seq {
-		return fmt.Errorf("%w: %s/%d is there already, above the conversation's head", timeline.ErrUnstorable, e.Conversation, e.Seq)
+		return fmt.Errorf("%w: %s/%d is there already, and the conversation's head does not know it", timeline.ErrUnstorable, e.Conversation, e.Seq)
 	}
 	row.Tombstone, row.TargetSeq, row.ClientMsgID = true, first, ""
 	row.Content, row.Mentions, row.Recipients, row.Receipt, row.ReplyTo = nil, nil, nil, false, 0
@@ -236,203 +287,11 @@ func appendRow(args []any, r *timeline.Row) []any {
 		typeNumbers[r.Type], flags, int(r.Changes), content, lists, null(r.ReplyTo), null(r.TargetSeq))
 }
 
-// changeMembers applies joins, leaves, roles, mutes and nicknames in order.
-func (b *batch) changeMembers(ctx context.Context, entries []timeline.Entry) error {
-	for i := range entries {
-		e, offset := &entries[i].Event, entries[i].Offset
-		if joined := timeline.Joined(e, offset, e.Seq == 1); len(joined) > 0 {
-			if err := b.insertMembers(ctx, joined); err != nil {
-				return err
-			}
-		}
-		c := e.Conversation.Bytes()
-		change := func(what, set string, users []chat.UserID, values ...any) error {
-			return chunks(users, maxTerms, func(part []chat.UserID) error {
-				args := append(append([]any{}, values...), e.Seq, offset, c)
-				_, err := execTx(ctx, b.tx, what, "UPDATE members SET "+set+", changed_seq = ?, changed_offset = ? WHERE conversation_id = ? AND user_id IN ("+marks(len(part))+")",
-					append(args, userArgs(part)...)...)
-				return err
-			})
-		}
-		var err error
-		switch e.Kind {
-		case chat.KindLeave:
-			err = change("ending memberships", "left_seq = ?, role = 1, muted_until = 0", e.Leave.Users, e.Seq)
-		case chat.KindRole:
-			if e.Role.Role == chat.RoleOwner {
-				if err = change("making the owner an admin", "role = ?", []chat.UserID{e.Sender}, roleNumbers[chat.RoleAdmin]); err != nil {
-					return err
-				}
-			}
-			err = change("giving a role", "role = ?", []chat.UserID{e.Role.User}, roleNumbers[e.Role.Role])
-		case chat.KindMute:
-			err = change("muting", "muted_until = ?", []chat.UserID{e.Mute.User}, e.Mute.Until)
-		case chat.KindNickname:
-			err = change("naming a member", "nickname = ?", []chat.UserID{e.Nickname.User}, e.Nickname.Nickname)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (b *batch) insertMembers(ctx context.Context, members []timeline.Member) error {
-	d := b.store.dialect
-	// Who comes back begins anew: nothing of the former membership stays.
-	tail := d.upsert("conversation_id, user_id",
-		[]string{"role", "join_seq", "left_seq", "muted_until", "nickname", "changed_seq", "changed_offset", "read_offset"}, []string{"read_seq", "read_ordinal"})
-	return chunks(members, maxTerms, func(part []timeline.Member) error {
-		args := make([]any, 0, 12*len(part))
-		for _, m := range part {
-			args = append(args, m.Conversation.Bytes(), int64(m.User), roleNumbers[m.Role], m.JoinSeq, m.LeftSeq, m.MutedUntil, m.Nickname,
-				m.ChangedSeq, m.ChangedOffset, m.ReadSeq, m.ReadOrdinal, m.ReadOffset)
-		}
-		_, err := execTx(ctx, b.tx, "beginning memberships", "INSERT INTO members ("+memberColumns+") VALUES "+rowsOf(len(part), 12)+tail, args...)
-		return err
-	})
-}
-
-// raiseSenders raises the mark of everybody who spoke to the last thing they said. Only rows of members are touched.
-func (b *batch) raiseSenders(ctx context.Context, entries []timeline.Entry) error {
-	type mark struct{ seq, ordinal int64 }
-	last := map[timeline.MemberKey]mark{}
-	var keys []timeline.MemberKey
-	for i := range entries {
-		if e := &entries[i].Event; e.Kind == chat.KindMessage {
-			k := timeline.MemberKey{Conversation: e.Conversation, User: e.Sender}
-			if _, there := last[k]; !there {
-				keys = append(keys, k)
-			}
-			last[k] = mark{e.Seq, e.Ordinal}
-		}
-	}
-	tail := b.store.dialect.upsert("conversation_id, user_id", nil, []string{"read_seq", "read_ordinal"})
-	return chunks(keys, maxTerms, func(part []timeline.MemberKey) error {
-		args := make([]any, 0, 12*len(part))
-		for _, k := range part {
-			m := last[k]
-			// A sender is always a member, so that only the update happens; should it ever not be, it does not become one.
-			args = append(args, k.Conversation.Bytes(), int64(k.User), 1, m.seq, m.seq, 0, "", 0, 0, m.seq, m.ordinal, -1)
-		}
-		_, err := execTx(ctx, b.tx, "raising the senders' marks", "INSERT INTO members ("+memberColumns+") VALUES "+rowsOf(len(part), 12)+tail, args...)
-		return err
-	})
-}
-
-// insertMeant writes the rows of mentions and addressees.
-func (b *batch) insertMeant(ctx context.Context, entries []timeline.Entry) error {
-	var mentions, addressed []any
-	twin := map[timeline.MemberKey]bool{}
-	for _, t := range b.applied.Twins {
-		twin[timeline.MemberKey{Conversation: t.Conversation, User: chat.UserID(t.Seq)}] = true
-	}
-	for i := range entries {
-		e := &entries[i].Event
-		if e.Kind != chat.KindMessage || twin[timeline.MemberKey{Conversation: e.Conversation, User: chat.UserID(e.Seq)}] {
-			continue
-		}
-		c := e.Conversation.Bytes()
-		for _, u := range timeline.Meant(e) {
-			mentions = append(mentions, int64(u), c, e.Seq, int64(e.Sender))
-		}
-		for _, u := range e.Message.Recipients {
-			if u != e.Sender {
-				addressed = append(addressed, int64(u), c, e.Seq)
-			}
-		}
-	}
-	err := chunks(mentions, 4*maxTerms, func(args []any) error {
-		_, err := execTx(ctx, b.tx, "inserting mentions", "INSERT INTO mentions (user_id, conversation_id, seq, sender_id) VALUES "+rowsOf(len(args)/4, 4), args...)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	return chunks(addressed, 3*maxTerms, func(args []any) error {
-		_, err := execTx(ctx, b.tx, "inserting addressees", "INSERT INTO addressed (user_id, conversation_id, seq) VALUES "+rowsOf(len(args)/3, 3), args...)
-		return err
-	})
-}
-
-// changeTargets applies edits and recalls to the rows that they aim at.
-func (b *batch) changeTargets(ctx context.Context, entries []timeline.Entry) error {
-	for i := range entries {
-		e := &entries[i].Event
-		c := e.Conversation.Bytes()
-		switch e.Kind {
-		case chat.KindEdit:
-			n, err := execTx(ctx, b.tx, "editing a message",
-				"UPDATE timeline SET content = ?, edited_at = ?, changes = changes + 1 WHERE conversation_id = ? AND seq = ? AND recalled_at IS NULL",
-				string(e.Edit.Content), e.SentAt, c, e.Edit.TargetSeq)
-			if err != nil {
-				return err
-			}
-			if n == 0 {
-				b.applied.MissingTargets++
-			}
-		case chat.KindRecall:
-			if err := b.recall(ctx, e); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (b *batch) recall(ctx context.Context, e *chat.Event) error {
-	c, target := e.Conversation.Bytes(), e.Recall.TargetSeq
-	var lists []byte
-	var kind, found int
-	err := queryOn(ctx, b.tx, "reading the row to recall", "SELECT kind, lists FROM timeline WHERE conversation_id = ? AND seq = ?", []any{c, target},
-		func(r *sql.Rows) error { found++; return r.Scan(&kind, &lists) })
-	if err != nil {
-		return err
-	}
-	if found == 0 {
-		b.applied.MissingTargets++
-		return nil
-	}
-	mentioned, recipients, err := unpackLists(lists)
-	if err != nil {
-		return err
-	}
-	// Recipients stay: they say who may see that something was taken back.
-	var kept any
-	if l := packLists(nil, recipients); l != nil {
-		kept = l
-	}
-	_, err = execTx(ctx, b.tx, "recalling a message",
-		"UPDATE timeline SET content = NULL, lists = ?, recalled_at = ?, recalled_by = ?, changes = changes + 1 WHERE conversation_id = ? AND seq = ?",
-		kept, e.SentAt, int64(e.Sender), c, target)
-	if err != nil {
-		return err
-	}
-	if mentioned != nil {
-		users := append([]chat.UserID{0}, mentioned.UserIDs...)
-		users = append(users, recipients...)
-		if _, err = execTx(ctx, b.tx, "removing mentions", "DELETE FROM mentions WHERE conversation_id = ? AND seq = ? AND user_id IN ("+marks(len(users))+")",
-			append([]any{c, target}, userArgs(users)...)...); err != nil {
-			return err
-		}
-	}
-	if len(recipients) > 0 {
-		_, err = execTx(ctx, b.tx, "removing addressees", "DELETE FROM addressed WHERE conversation_id = ? AND seq = ? AND user_id IN ("+marks(len(recipients))+")",
-			append([]any{c, target}, userArgs(recipients)...)...)
-		return err
-	}
-	if chat.Kind(kind) == chat.KindMessage {
-		return b.markRecalled(ctx, e.Conversation, target)
-	}
-	return nil
-}
-
 func (b *batch) saveHeads(ctx context.Context) error {
 	d := b.store.dialect
-	tail := d.upsert("conversation_id", []string{
+	tail := d.upsert("conversation_id",
 		"max_seq", "ordinal", "max_recalled_seq", "max_addressed_seq", "max_mention_seq", "name", "avatar_url", "owner_id",
-		"history_visible", "member_count", "dissolved_seq", "last_at", "last_offset",
-	}, nil)
+		"history_visible", "member_count", "dissolved_seq", "last_at", "last_offset")
 	return chunks(b.order, maxTerms, func(ids []chat.ConversationID) error {
 		args := make([]any, 0, 16*len(ids))
 		for _, id := range ids {

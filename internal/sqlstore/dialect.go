@@ -13,13 +13,12 @@ import (
 // dialect is what differs between MySQL and SQLite.
 type dialect struct {
 	name string
-	// upsert begins what follows the VALUES of an INSERT that updates on conflict; %s are the key's columns.
+	// onConflict begins what follows the VALUES of an INSERT that updates on conflict; %s are the key's columns.
 	onConflict string
 	// incoming names the value that was to be inserted into a column.
 	incoming func(column string) string
-	greatest string
-	// forUpdate locks the rows of a SELECT inside a transaction; SQLite's writer is alone anyway.
-	forUpdate string
+	greatest string // of two values
+	// duplicate tells whether a unique key is taken.
 	duplicate func(err error) bool
 	// hopeless tells whether the same statement can never succeed: the data is at fault, not the moment.
 	hopeless func(err error) bool
@@ -30,7 +29,6 @@ var mysqlDialect = dialect{
 	onConflict: " ON DUPLICATE KEY UPDATE ",
 	incoming:   func(column string) string { return "VALUES(" + column + ")" },
 	greatest:   "GREATEST",
-	forUpdate:  " FOR UPDATE",
 	duplicate: func(err error) bool {
 		var e *mysql.MySQLError
 		return errors.As(err, &e) && e.Number == 1062
@@ -68,27 +66,32 @@ var sqliteDialect = dialect{
 			return false
 		}
 		switch e.Code() {
-		case sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_CONSTRAINT_NOTNULL, sqlite3.SQLITE_CONSTRAINT_DATATYPE:
+		case sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_CONSTRAINT_NOTNULL, sqlite3.SQLITE_CONSTRAINT_DATATYPE, sqlite3.SQLITE_CONSTRAINT_CHECK:
 			return true
 		}
 		return false
 	},
 }
 
-// upsert completes an INSERT: on a conflict of the key, the given columns take the incoming value, and the raised ones
-// the greater of both.
-func (d *dialect) upsert(key string, set, raise []string) string {
-	var parts []string
-	for _, c := range set {
-		parts = append(parts, c+" = "+d.incoming(c))
+// upsert completes an INSERT: on a conflict of the key, the given columns take the incoming value.
+func (d *dialect) upsert(key string, set ...string) string {
+	parts := make([]string, len(set))
+	for i, c := range set {
+		parts[i] = c + " = " + d.incoming(c)
 	}
-	for _, c := range raise {
-		parts = append(parts, c+" = "+d.greatest+"("+d.own(c)+", "+d.incoming(c)+")")
-	}
-	return strings.Replace(d.onConflict, "%s", key, 1) + strings.Join(parts, ", ")
+	return d.onDuplicate(key, parts...)
 }
 
-func (d *dialect) own(column string) string { return column }
+// onDuplicate completes an INSERT with what happens on a conflict of the key. MySQL evaluates the assignments from left to
+// right, and a later one sees what an earlier one did: columns that others look at come last.
+func (d *dialect) onDuplicate(key string, assignments ...string) string {
+	return strings.Replace(d.onConflict, "%s", key, 1) + strings.Join(assignments, ", ")
+}
+
+// raised gives the assignment that lets a column only grow.
+func (d *dialect) raised(column string) string {
+	return column + " = " + d.greatest + "(" + column + ", " + d.incoming(column) + ")"
+}
 
 // rowsOf gives "(?,?),(?,?)" for n rows of some columns. Only numbers make its text.
 func rowsOf(n, columns int) string {
@@ -96,8 +99,8 @@ func rowsOf(n, columns int) string {
 	return strings.TrimSuffix(strings.Repeat(row+",", n), ",")
 }
 
-// marks gives "?,?,?" for n values.
-func marks(n int) string { return strings.TrimSuffix(strings.Repeat("?,", n), ",") }
+// placeholders gives "?,?,?" for n values.
+func placeholders(n int) string { return strings.TrimSuffix(strings.Repeat("?,", n), ",") }
 
 // maxTerms bounds the terms of a list in one statement: longer lists are cut. It keeps packets small, and below
 // SQLite's depth of expressions.

@@ -64,7 +64,7 @@ func (s *Store) Load(ctx context.Context, need seq.Need) (seq.Loaded, error) {
 func (s *Store) UsersExist(ctx context.Context, users []chat.UserID) ([]chat.UserID, error) {
 	var out []chat.UserID
 	err := chunks(users, maxTerms, func(part []chat.UserID) error {
-		return s.query(ctx, "looking for users", "SELECT user_id FROM users WHERE user_id IN ("+marks(len(part))+")", userArgs(part), func(r *sql.Rows) error {
+		return s.query(ctx, "looking for users", "SELECT user_id FROM users WHERE user_id IN ("+placeholders(len(part))+")", userArgs(part), func(r *sql.Rows) error {
 			var u chat.UserID
 			err := r.Scan(&u)
 			out = append(out, u)

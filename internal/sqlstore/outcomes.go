@@ -43,7 +43,7 @@ func (s *Store) RejectionPositions(ctx context.Context, partitions []int32) (map
 // RecordRejections keeps rejections for those who ask by client id, and moves the position of the partition of
 // im.rejected. It keeps those that answer a sender: no moves, no duplicates, and nothing without a name.
 func (s *Store) RecordRejections(ctx context.Context, partition int32, from, to int64, rejections []chat.Rejection) error {
-	tail := s.dialect.upsert("conversation_id, sender_id, client_msg_id", []string{"code", "message", "field", "first_seq", "rejected_at"}, nil)
+	tail := s.dialect.upsert("conversation_id, sender_id, client_msg_id", "code", "message", "field", "first_seq", "rejected_at")
 	return s.inTx(ctx, "recording rejections", func(ctx context.Context, tx *sql.Tx) error {
 		if err := s.moveConsumer(ctx, tx, consumerRejections, partition, from, to); err != nil {
 			return err

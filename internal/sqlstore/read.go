@@ -127,7 +127,7 @@ func (s *Store) SeqAt(ctx context.Context, c chat.ConversationID, at int64) (int
 func (s *Store) Conversations(ctx context.Context, ids []chat.ConversationID) ([]timeline.Conversation, error) {
 	var out []timeline.Conversation
 	err := chunks(ids, maxTerms, func(part []chat.ConversationID) error {
-		return s.query(ctx, "reading conversations", "SELECT "+conversationColumns+" FROM conversations WHERE conversation_id IN ("+marks(len(part))+")",
+		return s.query(ctx, "reading conversations", "SELECT "+conversationColumns+" FROM conversations WHERE conversation_id IN ("+placeholders(len(part))+")",
 			idArgs(part), func(r *sql.Rows) error {
 				c, err := scanConversation(r)
 				out = append(out, c)
@@ -166,7 +166,7 @@ func wherePairs[T any](keys []T, column string, of func(T) (chat.ConversationID,
 	var args []any
 	for _, c := range order {
 		values := byConversation[c]
-		parts = append(parts, "(conversation_id = ? AND "+column+" IN ("+marks(len(values))+"))")
+		parts = append(parts, "(conversation_id = ? AND "+column+" IN ("+placeholders(len(values))+"))")
 		args = append(append(args, c.Bytes()), values...)
 	}
 	return strings.Join(parts, " OR "), args
@@ -294,7 +294,7 @@ func (s *Store) ReadCounts(ctx context.Context, c chat.ConversationID, asked []t
 	for _, q := range asked {
 		where, args := "conversation_id = ? AND left_seq = 0 AND join_seq <= ? AND user_id <> ?", []any{q.Seq, c.Bytes(), q.Seq, int64(q.Sender)}
 		if len(q.Recipients) > 0 {
-			where += " AND user_id IN (" + marks(len(q.Recipients)) + ")"
+			where += " AND user_id IN (" + placeholders(len(q.Recipients)) + ")"
 			args = append(args, userArgs(q.Recipients)...)
 		}
 		count := timeline.ReceiptCount{Seq: q.Seq}
@@ -317,7 +317,7 @@ func (s *Store) Receipt(ctx context.Context, c chat.ConversationID, seqs []int64
 		args = append(args, q)
 	}
 	var out []timeline.ReceiptQuestion
-	err := s.query(ctx, "reading senders", fmt.Sprintf("SELECT seq, sender_id, lists FROM timeline WHERE conversation_id = ? AND kind = %d AND seq IN (%s) ORDER BY seq", chat.KindMessage, marks(len(seqs))),
+	err := s.query(ctx, "reading senders", fmt.Sprintf("SELECT seq, sender_id, lists FROM timeline WHERE conversation_id = ? AND kind = %d AND seq IN (%s) ORDER BY seq", chat.KindMessage, placeholders(len(seqs))),
 		args, func(r *sql.Rows) error {
 			var q timeline.ReceiptQuestion
 			var lists []byte

@@ -66,14 +66,41 @@ func (s *Store) RotateRefresh(ctx context.Context, id int64, old, fresh [32]byte
 	if err != nil {
 		return err
 	}
-	if n, err := r.RowsAffected(); err != nil || n == 0 {
-		return ErrChanged
+	if n, err := r.RowsAffected(); err != nil || n == 1 {
+		return err
 	}
-	return nil
+	return ErrChanged
 }
 
 // RevokeSession ends a session; ending it twice changes nothing.
 func (s *Store) RevokeSession(ctx context.Context, id, at int64) error {
 	_, err := s.exec(ctx, "revoking a session", "UPDATE sessions SET revoked_at = ? WHERE session_id = ? AND revoked_at = 0", at, id)
 	return err
+}
+
+// RevokeSessions ends all sessions of a person but one (0: all), and gives the ids of those that it ended.
+func (s *Store) RevokeSessions(ctx context.Context, user chat.UserID, except, at int64) ([]int64, error) {
+	var ended []int64
+	err := s.inTx(ctx, "revoking the sessions of a user", func(ctx context.Context, tx *sql.Tx) error {
+		ended = nil
+		err := queryOn(ctx, tx, "reading sessions", "SELECT session_id FROM sessions WHERE user_id = ? AND revoked_at = 0 AND session_id <> ?", []any{int64(user), except},
+			func(r *sql.Rows) error {
+				var id int64
+				err := r.Scan(&id)
+				ended = append(ended, id)
+				return err
+			})
+		if err != nil {
+			return err
+		}
+		return chunks(ended, maxTerms, func(part []int64) error {
+			args := []any{at}
+			for _, id := range part {
+				args = append(args, id)
+			}
+			_, err := execTx(ctx, tx, "revoking sessions", "UPDATE sessions SET revoked_at = ? WHERE revoked_at = 0 AND session_id IN ("+placeholders(len(part))+")", args...)
+			return err
+		})
+	})
+	return ended, err
 }

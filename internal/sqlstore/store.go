@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -64,20 +65,38 @@ func (s *Store) openMySQL(cfg Config) error {
 	if dsn.Params == nil {
 		dsn.Params = map[string]string{}
 	}
-	// Gap locks of the default level make writers of different partitions wait for each other.
-	dsn.Params["transaction_isolation"] = "'READ-COMMITTED'"
 	dsn.Params["sql_mode"] = "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'"
 	connector, err := mysql.NewConnector(dsn)
 	if err != nil {
 		return fmt.Errorf("reading store.dsn: %w", err)
 	}
-	s.db = sql.OpenDB(connector)
+	s.db = sql.OpenDB(readCommitted{connector})
 	s.db.SetMaxOpenConns(cfg.MaxOpen)
 	s.db.SetMaxIdleConns(cfg.MaxOpen)
 	s.db.SetConnMaxLifetime(10 * time.Minute) // so that a moved or restarted server is found again
 	s.writer, s.dialect = s.db, &mysqlDialect
 	return nil
 }
+
+// readCommitted sets the isolation of every new connection: gap locks of the default level make writers of different
+// partitions wait for each other. The variable has other names in MySQL and MariaDB, the statement is the same.
+type readCommitted struct{ driver.Connector }
+
+// Connect makes a connection.
+func (c readCommitted) Connect(ctx context.Context) (driver.Conn, error) {
+	conn, err := c.Connector.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	_, err = conn.(driver.ExecerContext).ExecContext(ctx, sessionIsolation, nil)
+	if err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("setting the isolation of a connection: %w", err)
+	}
+	return conn, nil
+}
+
+const sessionIsolation = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
 
 func (s *Store) openSQLite(cfg Config) error {
 	open := func(more string) (*sql.DB, error) {

@@ -97,17 +97,45 @@ func (c *Conversation) Advance(e *chat.Event, partition int32, offset int64) {
 			c.Owner = e.Role.User
 		}
 	case chat.KindUpdate:
-		if u := e.Update; true {
-			if u.Name != nil {
-				c.Name = *u.Name
-			}
-			if u.AvatarURL != nil {
-				c.AvatarURL = *u.AvatarURL
-			}
-			if u.HistoryVisible != nil {
-				c.HistoryVisible = *u.HistoryVisible
-			}
+		if e.Update.Name != nil {
+			c.Name = *e.Update.Name
 		}
+		if e.Update.AvatarURL != nil {
+			c.AvatarURL = *e.Update.AvatarURL
+		}
+		if e.Update.HistoryVisible != nil {
+			c.HistoryVisible = *e.Update.HistoryVisible
+		}
+	case chat.KindRecall:
+		c.MaxRecalledSeq = max(c.MaxRecalledSeq, e.Recall.TargetSeq)
+	case chat.KindDissolve:
+		c.DissolvedSeq = e.Seq
+	}
+}
+
+// FillIn takes an event that comes after its successors: one that was parked and is put back. The head stays where it is,
+// what adds up is added, and what a newer event may have said since is left alone.
+func (c *Conversation) FillIn(e *chat.Event) {
+	switch e.Kind {
+	case chat.KindMessage:
+		if len(e.Message.Recipients) > 0 {
+			c.MaxAddressedSeq = max(c.MaxAddressedSeq, e.Seq)
+		}
+		if e.Message.Mentions != nil {
+			c.MaxMentionSeq = max(c.MaxMentionSeq, e.Seq)
+		}
+	case chat.KindCreate:
+		c.MemberCount += 1 + len(e.Create.Members)
+		if c.Name == "" {
+			c.Name, c.AvatarURL, c.HistoryVisible = e.Create.Name, e.Create.AvatarURL, e.Create.HistoryVisible
+		}
+		if c.Owner == 0 {
+			c.Owner = e.Sender
+		}
+	case chat.KindJoin:
+		c.MemberCount += len(e.Join.Users)
+	case chat.KindLeave:
+		c.MemberCount -= len(e.Leave.Users)
 	case chat.KindRecall:
 		c.MaxRecalledSeq = max(c.MaxRecalledSeq, e.Recall.TargetSeq)
 	case chat.KindDissolve:

@@ -41,7 +41,7 @@ type Conversation struct {
 	Partition int32
 	MaxSeq    int64
 	Ordinal   int64 // of the row at MaxSeq
-	// The highest numbers of: a recalled countable message, a message addressed to a few, one that mentions somebody.
+	// The highest numbers of: a recalled message, a message addressed to a few, one that mentions somebody.
 	// They tell without a look into the small tables that there is nothing to correct above a mark.
 	MaxRecalledSeq, MaxAddressedSeq, MaxMentionSeq int64
 

@@ -114,6 +114,10 @@ func New(p Parts) *Service {
 		s.blocks.Invalidate(n.Conversation, n.ChangedSeqs)
 		s.views.take(n)
 	})
+	p.Heads.OnGap(func() {
+		s.blocks.Clear()
+		s.views.clear()
+	})
 	return s
 }
 

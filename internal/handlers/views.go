@@ -47,6 +47,15 @@ func (v *views) take(n chat.Notify) {
 	}
 }
 
+// clear drops everything.
+func (v *views) clear() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.generation++
+	clear(v.conversations)
+	clear(v.members)
+}
+
 // conversation gives the head of a conversation; false where there is none.
 func (v *views) conversation(ctx context.Context, id chat.ConversationID) (timeline.Conversation, bool, error) {
 	trust := v.heads.Fresh()

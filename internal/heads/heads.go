@@ -4,12 +4,14 @@ package heads
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tideline/internal/kafka"
@@ -42,6 +44,7 @@ type Follower struct {
 	heads       map[chat.ConversationID]Head
 	waiters     map[chat.ConversationID][]*waiter
 	subscribers []func(chat.Notify)
+	gaps        []func()
 	next        map[int32]int64
 	confirmed   time.Time
 	started     chan struct{}
@@ -67,6 +70,14 @@ func (f *Follower) Subscribe(tell func(chat.Notify)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.subscribers = append(f.subscribers, tell)
+}
+
+// OnGap adds somebody who is told that notifications were missed, because retention was faster than this process: what is
+// remembered may be wrong from then on. Add before Run.
+func (f *Follower) OnGap(tell func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.gaps = append(f.gaps, tell)
 }
 
 // Started is closed once the follower reads from the end.
@@ -176,13 +187,24 @@ func (f *Follower) follow(ctx context.Context) error {
 			return ctx.Err()
 		}
 		for _, e := range fetches.Errors() {
-			f.mu.Lock()
-			f.next = map[int32]int64{} // begin again from the end: what was missed is pulled by those who missed it
-			f.heads = map[chat.ConversationID]Head{}
-			f.mu.Unlock()
+			if errors.Is(e.Err, kerr.OffsetOutOfRange) {
+				f.skip()
+			}
 			return fmt.Errorf("reading im.notify: %w", e.Err)
 		}
 		fetches.EachRecord(f.take)
+	}
+}
+
+// skip begins again from the end, and tells those who remember something.
+func (f *Follower) skip() {
+	f.mu.Lock()
+	f.next, f.heads, f.confirmed = map[int32]int64{}, map[chat.ConversationID]Head{}, time.Time{}
+	gaps := f.gaps
+	f.mu.Unlock()
+	f.log.Error("NOTIFICATIONS WERE MISSED: retention removed them before they were read", "topic", kafka.TopicNotify)
+	for _, tell := range gaps {
+		tell()
 	}
 }
 

@@ -1,0 +1,123 @@
+package heads
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tideline/internal/kafka"
+	"tideline/internal/wire"
+	"tideline/pkg/chat"
+)
+
+var quiet = slog.New(slog.DiscardHandler)
+
+// rig is a broker with the topics, a producer, and a follower that has begun.
+type rig struct {
+	t        *testing.T
+	producer *kgo.Client
+	follower *Follower
+}
+
+func newRig(t *testing.T, prepare func(*Follower)) *rig {
+	t.Helper()
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	cfg := kafka.DefaultConfig()
+	cfg.Brokers, cfg.Partitions, cfg.Replication, cfg.MinInSync = cluster.ListenAddrs(), 2, 1, 1
+	producer, err := cfg.NewProducer("test", quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(producer.Close)
+	if err := kafka.EnsureTopics(t.Context(), producer, cfg); err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{t: t, producer: producer, follower: New(cfg, quiet, "test")}
+	if prepare != nil {
+		prepare(r.follower)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = r.follower.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done })
+	select {
+	case <-r.follower.Started():
+	case <-time.After(10 * time.Second):
+		t.Fatal("the follower did not begin")
+	}
+	return r
+}
+
+func (r *rig) tell(n chat.Notify) {
+	r.t.Helper()
+	err := r.producer.ProduceSync(r.t.Context(), &kgo.Record{Topic: kafka.TopicNotify, Key: []byte(n.Conversation.String()), Value: wire.EncodeNotify(&n)}).FirstErr()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func TestFollower_WakesWhoWaitsForANumber(t *testing.T) {
+	r := newRig(t, nil)
+	c := chat.GroupConversation(5)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	done := make(chan error, 2)
+	for _, seq := range []int64{2, 3} {
+		go func() { done <- r.follower.WaitFor(ctx, c, seq) }()
+	}
+	r.tell(chat.Notify{Conversation: c, MaxSeq: 3, Ordinal: 1})
+	for range 2 {
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	}
+	if h, known := r.follower.Head(c); !known || h != (Head{3, 1}) {
+		t.Fatalf("the head is %+v", h)
+	}
+	short, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := r.follower.WaitFor(short, c, 4); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("waiting for what does not come ended with %v", err)
+	}
+}
+
+func TestFollower_TellsWhenNotificationsWereMissed(t *testing.T) {
+	var gaps atomic.Int64
+	missed := make(chan struct{}, 1)
+	r := newRig(t, func(f *Follower) {
+		f.OnGap(func() {
+			if gaps.Add(1) == 1 {
+				missed <- struct{}{}
+			}
+		})
+	})
+	c := chat.GroupConversation(5)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	// The follower is behind, as after a long sleep, and what it has not read is gone.
+	for i := range int64(5) {
+		r.tell(chat.Notify{Conversation: c, MaxSeq: i + 1})
+	}
+	if err := r.follower.WaitFor(ctx, c, 5); err != nil {
+		t.Fatal(err)
+	}
+	r.follower.skip()
+	select {
+	case <-missed:
+	case <-ctx.Done():
+		t.Fatal("nobody was told")
+	}
+	if _, known := r.follower.Head(c); known || r.follower.Fresh() {
+		t.Fatal("what is remembered is still trusted")
+	}
+}

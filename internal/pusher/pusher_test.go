@@ -123,7 +123,7 @@ func TestDoor_RefusesForeignOriginsAndFloods(t *testing.T) {
 			_ = ws.Close()
 		}
 	}
-	eventually(t, "the first have gone", func() bool { return r.connections() == 0 })
+	eventually(t, "the first have gone", func() bool { return r.unauthenticated() == 0 })
 	silent := []*client{r.dial(), r.dial(), r.dial()}
 	_, response, err := websocket.DefaultDialer.Dial(r.url(), nil)
 	if err == nil || response.StatusCode != http.StatusTooManyRequests || response.Header.Get("Retry-After") == "" {

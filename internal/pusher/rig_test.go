@@ -376,6 +376,13 @@ func (r *rig) connections() int {
 	return len(r.p.all)
 }
 
+// unauthenticated counts from the handshake on, so that it is never 0 between a client's first byte and its connection.
+func (r *rig) unauthenticated() int {
+	r.p.mu.Lock()
+	defer r.p.mu.Unlock()
+	return r.p.unauthenticated
+}
+
 func group(n int64) chat.ConversationID { return chat.GroupConversation(n) }
 
 func notify(c chat.ConversationID, seq int64, members ...chat.MemberChange) chat.Notify {

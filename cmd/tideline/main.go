@@ -32,6 +32,7 @@ func commands() []command {
 		{"topics create", "create the topics that are missing, and check those that are there", topics(true)},
 		{"topics check", "check the topics against the settings", topics(false)},
 		{"parked list", "list the records that the store could never take", listParked},
+		{"parked replay", "try each of them again: what can be stored now is put where it belongs", replayParked},
 	}
 }
 
@@ -142,29 +143,5 @@ func topics(create bool) func(ctx context.Context, args []string, out io.Writer)
 			}
 		}
 		return nil
-	}
-}
-
-func listParked(ctx context.Context, args []string, out io.Writer) error {
-	store, err := openStore(ctx, "parked list", args, out)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = store.Close() }()
-	partition, offset := int32(-1), int64(-1)
-	for {
-		list, err := store.ListParked(ctx, kafka.TopicMessages, partition, offset, 100)
-		if err != nil {
-			return err
-		}
-		for _, p := range list {
-			if _, err := fmt.Fprintf(out, "%s/%d at %d, key %s: %s\n", p.Topic, p.Partition, p.Offset, p.Key, p.Reason); err != nil {
-				return err
-			}
-			partition, offset = p.Partition, p.Offset
-		}
-		if len(list) < 100 {
-			return nil
-		}
 	}
 }

@@ -15,14 +15,13 @@ import (
 
 // Entry is one number, encoded for whoever may see it.
 type Entry struct {
-	Seq     int64
-	Ordinal int64
-	JSON    []byte
-	Shown   bool // counts towards the limit of a page
-	Sender  chat.UserID
+	Seq    int64
+	JSON   []byte
+	Shown  bool // counts towards the limit of a page
+	Sender chat.UserID
 	// Recipients, where not empty, are the only readers besides the sender.
 	Recipients []chat.UserID
-	Hidden     bool // nobody sees it: a tombstone
+	Hidden     bool // nobody sees it: a tombstone, or a number whose event was parked
 }
 
 // VisibleTo tells whether a reader may see the entry.
@@ -41,8 +40,8 @@ func (e *Entry) VisibleTo(u chat.UserID) bool {
 	return false
 }
 
-// Block is a run of entries from the first number of the block on, without a hole. It is never changed once it is given
-// out.
+// Block is a run of entries from the first number of the block on, one for every number: what the store has no row for
+// stands as a hidden entry. It is never changed once it is given out.
 type Block struct {
 	First   int64
 	Entries []Entry
@@ -53,6 +52,22 @@ type Block struct {
 
 // Last is the last number that the block has.
 func (b *Block) Last() int64 { return b.First + int64(len(b.Entries)) - 1 }
+
+// entryBytes is about what an entry takes besides its content.
+const entryBytes = 96
+
+func (b *Block) add(e Entry, version uint64) {
+	b.Entries = append(b.Entries, e)
+	b.bytes += len(e.JSON) + entryBytes
+	b.Version = b.Version*1099511628211 + uint64(e.Seq)<<8 + version
+}
+
+// hide fills the block up to a number with entries that nobody sees.
+func (b *Block) hide(to int64) {
+	for seq := b.Last() + 1; seq <= to; seq++ {
+		b.add(Entry{Seq: seq, Hidden: true}, 0)
+	}
+}
 
 // Rows reads a range of the timeline.
 type Rows interface {
@@ -156,14 +171,16 @@ func (c *Cache) fill(ctx context.Context, k key, l *load, first int64, have *Blo
 	rows, l.err = c.store.Rows(ctx, k.c, from, l.to)
 	for i := range rows {
 		r := &rows[i]
-		e := Entry{
-			Seq: r.Seq, Ordinal: r.Ordinal, JSON: c.encode(r), Shown: r.Kind.IsShown() && !r.Tombstone, Sender: r.Sender, Recipients: r.Recipients, Hidden: r.Tombstone,
+		b.hide(r.Seq - 1)
+		e := Entry{Seq: r.Seq, Shown: r.Kind.IsShown() && !r.Tombstone, Sender: r.Sender, Recipients: r.Recipients, Hidden: r.Tombstone}
+		if !e.Hidden {
+			e.JSON = c.encode(r)
 		}
-		b.Entries = append(b.Entries, e)
-		b.bytes += len(e.JSON) + 96
-		b.Version = b.Version*1099511628211 + uint64(r.Seq)<<8 + uint64(r.Changes) + 1
+		b.add(e, uint64(r.Changes)+1)
 	}
 	if l.err == nil {
+		// The store is known to have this much: a number without a row was parked, and its place is kept.
+		b.hide(l.to)
 		l.block = b
 	}
 	c.mu.Lock()

@@ -2,6 +2,7 @@ package handlers
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -63,14 +64,11 @@ func (s *Service) Read(ctx context.Context, caller accounts.Caller, r ReadReques
 func (s *Service) raise(ctx context.Context, caller accounts.Caller, v *summary, to int64) (timeline.Mark, error) {
 	mark := timeline.Mark{Seq: to, Ordinal: v.c.Ordinal}
 	if to < v.c.MaxSeq {
-		rows, err := s.store.Rows(ctx, v.c.ID, to, to)
+		ordinal, err := s.ordinalAt(ctx, &v.c, to)
 		if err != nil {
 			return mark, err
 		}
-		if len(rows) == 0 {
-			return mark, chat.RefuseField(chat.CodeInvalidField, "seq", "is not a number of this conversation")
-		}
-		mark.Ordinal = rows[0].Ordinal
+		mark.Ordinal = ordinal
 	}
 	m := chat.ReadMark{
 		User: caller.User, Conversation: v.c.ID, Seq: mark.Seq, Ordinal: mark.Ordinal, PreviousSeq: v.mark.Seq, At: s.now().UnixMilli(),
@@ -85,6 +83,28 @@ func (s *Service) raise(ctx context.Context, caller accounts.Caller, v *summary,
 		s.log.Debug("a fast read mark was not raised; the writer does it", "err", err)
 	}
 	return mark, nil
+}
+
+// ordinalAt gives how many countable messages a conversation has up to a number below its end.
+func (s *Service) ordinalAt(ctx context.Context, c *timeline.Conversation, seq int64) (int64, error) {
+	rows, err := s.store.Rows(ctx, c.ID, seq, seq)
+	if err != nil {
+		return 0, err
+	}
+	// A number whose event was parked has no row; then the next one tells, and the end of a conversation always has one.
+	for from := seq + 1; len(rows) == 0 && from <= c.MaxSeq; from += timeline.BlockSize {
+		if rows, err = s.store.Rows(ctx, c.ID, from, min(from+timeline.BlockSize-1, c.MaxSeq)); err != nil {
+			return 0, err
+		}
+	}
+	if len(rows) == 0 {
+		return 0, fmt.Errorf("the store has no row of %s from %d to %d", c.ID, seq, c.MaxSeq)
+	}
+	r := &rows[0]
+	if r.Seq > seq && r.Kind == chat.KindMessage && len(r.Recipients) == 0 {
+		return r.Ordinal - 1, nil
+	}
+	return r.Ordinal, nil
 }
 
 // maxReceipts bounds the messages that one request asks about.

@@ -74,6 +74,7 @@ type batch struct {
 	applied   timeline.Applied
 	heads     map[chat.ConversationID]*timeline.Conversation
 	order     []chat.ConversationID // of heads, as they came first
+	late      int                   // so many of the entries that are stored, the first ones, come after their successors
 }
 
 // movePosition is the first statement of the transaction: it fences, and it serialises writers of one partition.
@@ -103,14 +104,14 @@ func (b *batch) apply(ctx context.Context) error {
 	fresh := make([]timeline.Entry, 0, len(b.entries))
 	var late []timeline.Entry // at or below the head: of a batch that is repeated, or parked once and put back
 	for _, e := range b.entries {
+		if n := len(e.Event.ClientMsgID); n > chat.MaxClientMsgIDBytes {
+			// SQLite would take it; what one store can never take, no store does.
+			return fmt.Errorf("%w: the client id of %s/%d has %d bytes", timeline.ErrUnstorable, e.Event.Conversation, e.Event.Seq, n)
+		}
 		head := b.heads[e.Event.Conversation]
 		if e.Event.Seq <= head.MaxSeq {
 			late = append(late, e)
 			continue
-		}
-		if n := len(e.Event.ClientMsgID); n > chat.MaxClientMsgIDBytes {
-			// SQLite would take it; what one store can never take, no store does.
-			return fmt.Errorf("%w: the client id of %s/%d has %d bytes", timeline.ErrUnstorable, e.Event.Conversation, e.Event.Seq, n)
 		}
 		b.applied.Holes += e.Event.Seq - head.MaxSeq - 1
 		fresh = append(fresh, e)
@@ -123,6 +124,7 @@ func (b *batch) apply(ctx context.Context) error {
 	for i := range late {
 		b.heads[late[i].Event.Conversation].FillIn(&late[i].Event)
 	}
+	b.late = len(late)
 	fresh = append(late, fresh...)
 	if len(fresh) == 0 {
 		return b.saveHeads(ctx)

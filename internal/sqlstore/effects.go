@@ -143,9 +143,12 @@ func (b *batch) changeTargets(ctx context.Context, entries []timeline.Entry) err
 		c := e.Conversation.Bytes()
 		switch e.Kind {
 		case chat.KindEdit:
-			n, err := execTx(ctx, b.tx, "editing a message",
-				"UPDATE timeline SET content = ?, edited_at = ?, changes = changes + 1 WHERE conversation_id = ? AND seq = ? AND recalled_at IS NULL",
-				string(e.Edit.Content), e.SentAt, c, e.Edit.TargetSeq)
+			statement := "UPDATE timeline SET content = ?, edited_at = ?, changes = changes + 1 WHERE conversation_id = ? AND seq = ? AND recalled_at IS NULL"
+			args := []any{string(e.Edit.Content), e.SentAt, c, e.Edit.TargetSeq}
+			if i < b.late { // a newer edit may stand already
+				statement, args = statement+" AND (edited_at IS NULL OR edited_at <= ?)", append(args, e.SentAt)
+			}
+			n, err := execTx(ctx, b.tx, "editing a message", statement, args...)
 			if err != nil {
 				return err
 			}

@@ -7,10 +7,10 @@ import (
 
 // Metrics are what an operator sees of the timeline's writers.
 type Metrics struct {
-	rows, twins, missing, parked, retries, hints, marks, dirty, stuck prometheus.Counter
-	batch, apply, hint                                                prometheus.Histogram
-	lag                                                               *prometheus.GaugeVec
-	owned                                                             prometheus.Gauge
+	rows, twins, missing, holes, parked, retries, hints, marks, dirty, stuck prometheus.Counter
+	batch, apply, hint                                                       prometheus.Histogram
+	lag                                                                      *prometheus.GaugeVec
+	owned                                                                    prometheus.Gauge
 }
 
 // NewMetrics registers the metrics.
@@ -23,6 +23,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		rows:    counter("rows_total", "Rows stored."),
 		twins:   counter("twins_total", "Events whose client id was taken. Any rise means that deduplication has failed: find out why."),
 		missing: counter("missing_targets_total", "Edits and recalls whose target the store does not have. A rise points at parked records."),
+		holes:   counter("holes_total", "Numbers that have no row, because their event was parked or is of a kind that this version does not know. Look at `tideline parked list`, and whether all processes have the same version."),
 		parked:  counter("parked_total", "Records that can never be stored as they are. Look at them with `tideline parked`."),
 		retries: counter("retries_total", "Batches that the store did not take at once. When it rises: look at the store."),
 		hints:   counter("hints_total", "Records written to im.notify."),

@@ -226,6 +226,10 @@ func (o *partition) store1(ctx context.Context, to core.Position, entries []core
 			}
 			o.metrics.twins.Add(float64(len(applied.Twins)))
 			o.metrics.missing.Add(float64(applied.MissingTargets))
+			if applied.Holes > 0 {
+				o.metrics.holes.Add(float64(applied.Holes))
+				o.log.Error("A HOLE in the store: numbers have no row; see `tideline parked list`", "partition", o.p.ID, "numbers", applied.Holes, "before", part[0].Offset)
+			}
 			o.metrics.rows.Add(float64(len(part) - applied.Skipped))
 		}
 	}

@@ -48,6 +48,15 @@ func (c *RedisConfig) Validate() error {
 	return nil
 }
 
+// Connect makes a client.
+func (c *RedisConfig) Connect() redis.UniversalClient {
+	return redis.NewUniversalClient(&redis.UniversalOptions{
+		Addrs: c.Addrs, Password: c.Password.Reveal(),
+		// Redis is for speed: what it does not do at once is done without it.
+		DialTimeout: time.Second, ReadTimeout: 500 * time.Millisecond, WriteTimeout: 500 * time.Millisecond, MaxRetries: -1,
+	})
+}
+
 // Settings are those of all processes; a command reads the sections that it needs.
 type Settings struct {
 	Ops    ops.Config
@@ -124,11 +133,7 @@ func NewParts(ctx context.Context, s *Settings, log *slog.Logger) (*Parts, error
 	if err := p.Store.CheckSchema(ctx); err != nil {
 		return p, err
 	}
-	p.Redis = redis.NewUniversalClient(&redis.UniversalOptions{
-		Addrs: s.Redis.Addrs, Password: s.Redis.Password.Reveal(),
-		// Redis is for speed: what it does not do at once is done without it.
-		DialTimeout: time.Second, ReadTimeout: 500 * time.Millisecond, WriteTimeout: 500 * time.Millisecond, MaxRetries: -1,
-	})
+	p.Redis = s.Redis.Connect()
 	p.close = append(p.close, func() { _ = p.Redis.Close() })
 	admin, err := s.Kafka.NewAdmin(p.ID, log)
 	if err != nil {

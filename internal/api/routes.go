@@ -25,23 +25,23 @@ func (s *Server) routes(g *gin.Engine) {
 	})
 	own.DELETE("/sessions/current", s.logout)
 	own.GET("/users/me", func(c *gin.Context) {
-		v, err := s.service.User(c, who(c).User)
+		v, err := s.service.User(c.Request.Context(), who(c).User)
 		s.answer(c, 200, v, err)
 	})
 	own.PATCH("/users/me", func(c *gin.Context) {
 		var r handlers.UpdateUserRequest
 		if s.body(c, &r) {
-			v, err := s.service.UpdateUser(c, who(c).User, r)
+			v, err := s.service.UpdateUser(c.Request.Context(), who(c).User, r)
 			s.answer(c, 200, v, err)
 		}
 	})
 	own.GET("/users", func(c *gin.Context) {
-		v, err := s.service.SearchUsers(c, c.Query("query"))
+		v, err := s.service.SearchUsers(c.Request.Context(), c.Query("query"))
 		s.answer(c, 200, v, err)
 	})
 	own.GET("/users/:uid", func(c *gin.Context) {
 		if id, ok := s.user(c, who(c)); ok {
-			v, err := s.service.User(c, id)
+			v, err := s.service.User(c.Request.Context(), id)
 			s.answer(c, 200, v, err)
 		}
 	})
@@ -50,7 +50,7 @@ func (s *Server) routes(g *gin.Engine) {
 			UserIDs []chat.UserID `json:"user_ids"`
 		}
 		if s.body(c, &r) {
-			v, err := s.service.UsersByID(c, r.UserIDs)
+			v, err := s.service.UsersByID(c.Request.Context(), r.UserIDs)
 			s.answer(c, 200, v, err)
 		}
 	})
@@ -59,7 +59,7 @@ func (s *Server) routes(g *gin.Engine) {
 	own.POST("/sync", func(c *gin.Context) {
 		var r handlers.SyncRequest
 		if s.body(c, &r) {
-			v, err := s.service.Sync(c, who(c).User, r)
+			v, err := s.service.Sync(c.Request.Context(), who(c).User, r)
 			s.answer(c, 200, v, err)
 		}
 	})
@@ -68,14 +68,14 @@ func (s *Server) routes(g *gin.Engine) {
 	admin.POST("/users", func(c *gin.Context) {
 		var r handlers.ExternalUsers
 		if s.body(c, &r) {
-			v, err := s.service.ImportUsers(c, r)
+			v, err := s.service.ImportUsers(c.Request.Context(), r)
 			s.answer(c, 200, v, err)
 		}
 	})
 	admin.POST("/groups/reserve", func(c *gin.Context) {
 		var r handlers.ReserveGroupRequest
 		if s.body(c, &r) {
-			v, err := s.service.ReserveGroup(c, r)
+			v, err := s.service.ReserveGroup(c.Request.Context(), r)
 			s.answer(c, 200, v, err)
 		}
 	})
@@ -85,41 +85,41 @@ func (s *Server) groupRoutes(own *gin.RouterGroup) {
 	own.POST("/groups", func(c *gin.Context) {
 		var r handlers.CreateGroupRequest
 		if s.body(c, &r) && s.key(c, &r.ClientMsgID) {
-			v, err := s.service.CreateGroup(c, who(c).User, r)
+			v, err := s.service.CreateGroup(c.Request.Context(), who(c).User, r)
 			s.answer(c, 201, v, err)
 		}
 	})
 	g := own.Group("/groups/:cid")
 	g.GET("", s.of(func(c *gin.Context, u chat.UserID, id chat.ConversationID) (any, error) {
-		return s.service.Group(c, u, id)
+		return s.service.Group(c.Request.Context(), u, id)
 	}))
 	g.PATCH("", s.of(func(c *gin.Context, u chat.UserID, id chat.ConversationID) (any, error) {
 		var r handlers.UpdateGroupRequest
 		if !s.body(c, &r) || !s.key(c, &r.ClientMsgID) {
 			return nil, nil
 		}
-		return s.service.UpdateGroup(c, u, id, r)
+		return s.service.UpdateGroup(c.Request.Context(), u, id, r)
 	}))
 	g.DELETE("", s.of(func(c *gin.Context, u chat.UserID, id chat.ConversationID) (any, error) {
 		key, ok := s.onlyKey(c)
 		if !ok {
 			return nil, nil
 		}
-		return s.service.Dissolve(c, u, id, key)
+		return s.service.Dissolve(c.Request.Context(), u, id, key)
 	}))
 	g.GET("/members", s.of(func(c *gin.Context, u chat.UserID, id chat.ConversationID) (any, error) {
 		limit, ok := s.number(c, "limit")
 		if !ok {
 			return nil, nil
 		}
-		return s.service.Members(c, u, id, c.Query("cursor"), int(limit))
+		return s.service.Members(c.Request.Context(), u, id, c.Query("cursor"), int(limit))
 	}))
 	g.POST("/members", s.of(func(c *gin.Context, u chat.UserID, id chat.ConversationID) (any, error) {
 		var r handlers.AddMembersRequest
 		if !s.body(c, &r) || !s.key(c, &r.ClientMsgID) {
 			return nil, nil
 		}
-		return s.service.AddMembers(c, u, id, r)
+		return s.service.AddMembers(c.Request.Context(), u, id, r)
 	}))
 	g.DELETE("/members/:uid", s.of(func(c *gin.Context, u chat.UserID, id chat.ConversationID) (any, error) {
 		key, ok := s.onlyKey(c)
@@ -130,7 +130,7 @@ func (s *Server) groupRoutes(own *gin.RouterGroup) {
 		if !ok {
 			return nil, nil
 		}
-		return s.service.RemoveMember(c, u, id, member, key)
+		return s.service.RemoveMember(c.Request.Context(), u, id, member, key)
 	}))
 	g.PATCH("/members/:uid", s.of(func(c *gin.Context, u chat.UserID, id chat.ConversationID) (any, error) {
 		var r handlers.UpdateMemberRequest
@@ -141,7 +141,7 @@ func (s *Server) groupRoutes(own *gin.RouterGroup) {
 		if !ok {
 			return nil, nil
 		}
-		return s.service.UpdateMember(c, u, id, member, r)
+		return s.service.UpdateMember(c.Request.Context(), u, id, member, r)
 	}))
 }
 
@@ -151,18 +151,18 @@ func (s *Server) conversationRoutes(own *gin.RouterGroup) {
 			User chat.UserID `json:"user_id"`
 		}
 		if s.body(c, &r) {
-			v, err := s.service.OpenPrivate(c, who(c).User, r.User)
+			v, err := s.service.OpenPrivate(c.Request.Context(), who(c).User, r.User)
 			s.answer(c, 200, v, err)
 		}
 	})
 	g := own.Group("/conversations/:cid")
 	g.GET("", s.of(func(c *gin.Context, u chat.UserID, id chat.ConversationID) (any, error) {
-		return s.service.Conversation(c, u, id)
+		return s.service.Conversation(c.Request.Context(), u, id)
 	}))
 	g.POST("/messages", s.send)
 	g.GET("/messages", s.pull)
 	g.GET("/messages/by-client-id/:key", s.of(func(c *gin.Context, u chat.UserID, id chat.ConversationID) (any, error) {
-		return s.service.ByClientID(c, u, id, c.Param("key"))
+		return s.service.ByClientID(c.Request.Context(), u, id, c.Param("key"))
 	}))
 	g.PATCH("/messages/:seq", s.of(func(c *gin.Context, u chat.UserID, id chat.ConversationID) (any, error) {
 		var r handlers.EditRequest
@@ -173,7 +173,7 @@ func (s *Server) conversationRoutes(own *gin.RouterGroup) {
 		if !ok {
 			return nil, nil
 		}
-		return s.service.Edit(c, u, id, seq, r)
+		return s.service.Edit(c.Request.Context(), u, id, seq, r)
 	}))
 	g.DELETE("/messages/:seq", s.of(func(c *gin.Context, u chat.UserID, id chat.ConversationID) (any, error) {
 		key, ok := s.onlyKey(c)
@@ -184,7 +184,7 @@ func (s *Server) conversationRoutes(own *gin.RouterGroup) {
 		if !ok {
 			return nil, nil
 		}
-		return s.service.Recall(c, u, id, seq, key)
+		return s.service.Recall(c.Request.Context(), u, id, seq, key)
 	}))
 	g.PUT("/read", s.of(func(c *gin.Context, _ chat.UserID, id chat.ConversationID) (any, error) {
 		var r struct {
@@ -196,7 +196,7 @@ func (s *Server) conversationRoutes(own *gin.RouterGroup) {
 		if r.Seq == nil {
 			return nil, chat.RefuseField(chat.CodeInvalidField, "seq", "is missing")
 		}
-		return s.service.Read(c, who(c), handlers.ReadRequest{Conversation: id, Seq: *r.Seq})
+		return s.service.Read(c.Request.Context(), who(c), handlers.ReadRequest{Conversation: id, Seq: *r.Seq})
 	}))
 	g.GET("/receipts", s.of(func(c *gin.Context, u chat.UserID, id chat.ConversationID) (any, error) {
 		var seqs []int64
@@ -207,7 +207,7 @@ func (s *Server) conversationRoutes(own *gin.RouterGroup) {
 			}
 			seqs = append(seqs, n)
 		}
-		return s.service.Receipts(c, u, id, seqs)
+		return s.service.Receipts(c.Request.Context(), u, id, seqs)
 	}))
 	g.GET("/receipts/:seq/readers", s.of(func(c *gin.Context, u chat.UserID, id chat.ConversationID) (any, error) {
 		limit, ok := s.number(c, "limit")
@@ -218,7 +218,7 @@ func (s *Server) conversationRoutes(own *gin.RouterGroup) {
 		if !ok {
 			return nil, nil
 		}
-		return s.service.Readers(c, u, id, seq, c.Query("cursor"), int(limit))
+		return s.service.Readers(c.Request.Context(), u, id, seq, c.Query("cursor"), int(limit))
 	}))
 }
 
@@ -317,7 +317,7 @@ func (s *Server) register(c *gin.Context) {
 		Nickname string `json:"nickname"`
 	}
 	if s.body(c, &r) {
-		u, err := s.accounts.Register(c, c.ClientIP(), r.Username, r.Password, r.Nickname)
+		u, err := s.accounts.Register(c.Request.Context(), c.ClientIP(), r.Username, r.Password, r.Nickname)
 		s.answer(c, http.StatusCreated, handlers.UserOf(u), err)
 	}
 }
@@ -348,7 +348,7 @@ func (s *Server) login(c *gin.Context) {
 		Platform string `json:"platform"`
 	}
 	if s.body(c, &r) {
-		t, err := s.accounts.Login(c, c.ClientIP(), r.Username, r.Password, r.DeviceID, r.Platform)
+		t, err := s.accounts.Login(c.Request.Context(), c.ClientIP(), r.Username, r.Password, r.DeviceID, r.Platform)
 		s.answer(c, http.StatusCreated, s.tokens(c, t), err)
 	}
 }
@@ -358,13 +358,13 @@ func (s *Server) refresh(c *gin.Context) {
 		Refresh string `json:"refresh_token"`
 	}
 	if s.body(c, &r) {
-		t, err := s.accounts.Refresh(c, c.ClientIP(), r.Refresh)
+		t, err := s.accounts.Refresh(c.Request.Context(), c.ClientIP(), r.Refresh)
 		s.answer(c, http.StatusOK, s.tokens(c, t), err)
 	}
 }
 
 func (s *Server) logout(c *gin.Context) {
-	if err := s.accounts.Revoke(c, who(c).Session); err != nil {
+	if err := s.accounts.Revoke(c.Request.Context(), who(c).Session); err != nil {
 		s.refuse(c, err)
 		return
 	}
@@ -385,7 +385,7 @@ func (s *Server) send(c *gin.Context) {
 		return
 	}
 	r.Conversation = id
-	sent, err := s.service.Send(c, who(c).User, r)
+	sent, err := s.service.Send(c.Request.Context(), who(c).User, r)
 	status := http.StatusOK
 	if sent.Accepted() {
 		status = http.StatusAccepted
@@ -416,7 +416,7 @@ func (s *Server) pull(c *gin.Context) {
 		return
 	}
 	r.Limit = int(min(limit, 1<<20))
-	p, err := s.service.Pull(c, who(c).User, r)
+	p, err := s.service.Pull(c.Request.Context(), who(c).User, r)
 	if err != nil {
 		s.refuse(c, err)
 		return

@@ -88,7 +88,6 @@ func New(cfg Config, service *handlers.Service, acc *accounts.Accounts, admin co
 	gin.SetMode(gin.ReleaseMode)
 	g := gin.New()
 	g.HandleMethodNotAllowed = true
-	g.ContextWithFallback = true
 	_ = g.SetTrustedProxies(nil) // an address is who connects; what stands before us has to be told of explicitly
 	g.NoRoute(func(c *gin.Context) { s.refuse(c, chat.Refuse(chat.CodeNotFound, "there is nothing at this address")) })
 	g.NoMethod(func(c *gin.Context) {
@@ -237,7 +236,10 @@ func View(err error, requestID string) (view ErrorView, ours bool) {
 
 func (s *Server) refuse(c *gin.Context, err error) {
 	view, ours := View(err, c.GetString(keyRequestID))
-	if ours {
+	if ours && context.Cause(c.Request.Context()) == context.Canceled {
+		// The client hung up: nobody reads the answer, and nothing of ours failed.
+		s.log.DebugContext(c.Request.Context(), "a client hung up", "request_id", view.RequestID, "path", c.FullPath(), "err", err)
+	} else if ours {
 		s.log.ErrorContext(c.Request.Context(), "a request failed", "request_id", view.RequestID, "path", c.FullPath(), "err", err)
 	}
 	if view.RetryAfterMS > 0 {

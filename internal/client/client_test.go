@@ -52,6 +52,8 @@ type world struct {
 
 var room = chat.GroupConversation(1)
 
+func (w *world) OnGap(func()) {}
+
 func (w *world) Subscribe(tell func(chat.Notify)) { w.mu.Lock(); w.tell = tell; w.mu.Unlock() }
 
 func (w *world) Memberships(context.Context, chat.UserID, bool) ([]timeline.Membership, error) {

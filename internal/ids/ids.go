@@ -41,8 +41,11 @@ type Generator struct {
 	holder  string
 	machine int
 	flake   *sonyflake.Sonyflake
-	valid   atomic.Int64 // nanoseconds on the monotonic clock since started
 	started time.Time
+	// The lease is over when either of two clocks says so: the monotonic one stands still while a machine sleeps, and the
+	// other one may be set back.
+	valid atomic.Int64 // nanoseconds on the monotonic clock since started
+	until atomic.Int64 // ms
 }
 
 // ErrLeaseEnded means that the lease could not be renewed in time: somebody else may have the machine number.
@@ -68,11 +71,12 @@ func Lease(ctx context.Context, store Store, holder string, log *slog.Logger) (*
 // extend makes the lease valid from the moment at which it was asked for.
 func (g *Generator) extend(asked time.Time) {
 	g.valid.Store(int64(asked.Sub(g.started) + leaseTime - margin))
+	g.until.Store(asked.Add(leaseTime - margin).UnixMilli())
 }
 
 // NextID gives the next number; ErrLeaseEnded where it might not be unique.
 func (g *Generator) NextID() (int64, error) {
-	if int64(time.Since(g.started)) > g.valid.Load() {
+	if now := time.Now(); int64(now.Sub(g.started)) > g.valid.Load() || now.UnixMilli() > g.until.Load() {
 		return 0, ErrLeaseEnded
 	}
 	id, err := g.flake.NextID()

@@ -44,7 +44,7 @@ var closeReasons = []CloseReason{
 	{CloseSlowConsumer, "slow_consumer", "The client did not read what was written to it in time. Come back and call sync: nothing is lost."},
 	{CloseIdle, "idle_timeout", "Nothing was heard from the client for `idle_timeout_ms`. Ping every `heartbeat_ms`."},
 	{CloseRateLimited, "rate_limited", "The client went on with requests although it was told that they were too many."},
-	{CloseUnavailable, "unavailable", "The server could not find out who the client is or which conversations it has. Come back after `retry_after_ms`."},
+	{CloseUnavailable, "unavailable", "The server could not find out who the client is or which conversations it has, or has missed what moved. Come back after `retry_after_ms`."},
 	{CloseTooManyConnections, "too_many_connections", "The user has as many connections as are allowed. Close one, or come back later."},
 	{CloseTokenExpired, "token_expired", "The access token has expired. Refresh the session and come back with the fresh one; or send `auth` with it in time."},
 	{CloseAuthTimeout, "auth_timeout", "The client did not say who it is in time."},

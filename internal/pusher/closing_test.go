@@ -117,3 +117,17 @@ func TestDrain_ClosesInWavesAndFinishesWhatWasAccepted(t *testing.T) {
 	}
 	working.mustClose(CloseDraining)
 }
+
+func TestMissedNotify_SendsEverybodyAwayToComeBack(t *testing.T) {
+	r := newRig(t, nil)
+	r.store.join(7, group(1), 1, 0)
+	clients := []*client{r.login("7"), r.login("8"), r.dial()}
+	r.p.MissedNotify()
+	for _, c := range clients {
+		c.mustClose(CloseUnavailable)
+	}
+	eventually(t, "all have gone", func() bool { return r.connections() == 0 })
+	again := r.login("7")
+	r.p.TakeNotify(notify(group(1), 5))
+	again.hearHint(group(1), 5)
+}

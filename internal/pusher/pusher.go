@@ -38,6 +38,8 @@ type Memberships interface {
 // Notifications calls tell for everything in im.notify, in order and from one goroutine.
 type Notifications interface {
 	Subscribe(tell func(chat.Notify))
+	// OnGap adds somebody who is told that notifications were missed.
+	OnGap(tell func())
 }
 
 // Presence is what may be lost: leases of sessions, and what pushers tell one another. Only Of may wait.
@@ -93,6 +95,7 @@ func New(cfg Config, kc kafka.Config, requests Requests, store Memberships, n No
 	live := presence.New(client, cfg.IdleTimeout+cfg.Heartbeat, log, metrics.registry)
 	p := newPusher(cfg, requests, store, live, log, metrics, id)
 	n.Subscribe(p.TakeNotify)
+	n.OnGap(p.MissedNotify)
 	live.Hear(p.takeSignal)
 	live.HearOn(accounts.RevokedChannel, p.takeRevoked)
 	marks := &markFollower{cfg: kc, log: log, id: id, tell: p.TakeMark}
@@ -155,6 +158,21 @@ func (p *Pusher) Run(ctx context.Context) error {
 	end()
 	others.Wait()
 	return err
+}
+
+// MissedNotify closes all connections: which conversations they have is not known any more, and what moved was not told.
+// Those who come back load it anew. It does not wait.
+func (p *Pusher) MissedNotify() {
+	p.mu.Lock()
+	all := make([]*conn, 0, len(p.all))
+	for c := range p.all {
+		all = append(all, c)
+	}
+	p.mu.Unlock()
+	p.log.Error("notifications were missed: all connections are closed, so that they come back and catch up", "connections", len(all))
+	for _, c := range all {
+		c.shut(CloseUnavailable, p.retryAfter())
+	}
 }
 
 // drain closes all connections.

@@ -22,6 +22,8 @@ type dialect struct {
 	duplicate func(err error) bool
 	// hopeless tells whether the same statement can never succeed: the data is at fault, not the moment.
 	hopeless func(err error) bool
+	// noTable tells whether a table is missing.
+	noTable func(err error) bool
 }
 
 var mysqlDialect = dialect{
@@ -49,6 +51,10 @@ var mysqlDialect = dialect{
 		}
 		return false
 	},
+	noTable: func(err error) bool {
+		var e *mysql.MySQLError
+		return errors.As(err, &e) && e.Number == 1146
+	},
 }
 
 var sqliteDialect = dialect{
@@ -70,6 +76,10 @@ var sqliteDialect = dialect{
 			return true
 		}
 		return false
+	},
+	noTable: func(err error) bool { // it has no code of its own
+		var e *sqlite.Error
+		return errors.As(err, &e) && strings.Contains(e.Error(), "no such table")
 	},
 }
 

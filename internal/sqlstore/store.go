@@ -6,17 +6,13 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/url"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
-	"github.com/pressly/goose/v3"
 	_ "modernc.org/sqlite" // the driver "sqlite"
 
 	"tideline/pkg/timeline"
-	mysqlschema "tideline/schemas/mysql"
-	sqliteschema "tideline/schemas/sqlite"
 )
 
 // Store is the store on one database. It is safe for concurrent use.
@@ -143,46 +139,6 @@ func (s *Store) Ping(ctx context.Context) error {
 	defer cancel()
 	if err := s.db.PingContext(ctx); err != nil {
 		return fmt.Errorf("asking the store: %w", err)
-	}
-	return nil
-}
-
-func (s *Store) provider() (*goose.Provider, error) {
-	dialect, files := goose.DialectMySQL, fs.FS(mysqlschema.Files)
-	if s.dialect == &sqliteDialect {
-		dialect, files = goose.DialectSQLite3, sqliteschema.Files
-	}
-	p, err := goose.NewProvider(dialect, s.writer, files, goose.WithDisableGlobalRegistry(true))
-	if err != nil {
-		return nil, fmt.Errorf("reading the schema's steps: %w", err)
-	}
-	return p, nil
-}
-
-// Migrate brings the schema to what this binary knows; it takes the steps that are missing and never goes back.
-func (s *Store) Migrate(ctx context.Context) error {
-	p, err := s.provider()
-	if err != nil {
-		return err
-	}
-	if _, err := p.Up(ctx); err != nil {
-		return fmt.Errorf("migrating the store: %w", err)
-	}
-	return nil
-}
-
-// CheckSchema refuses a schema that is older than this binary knows. A newer one is fine: steps only add.
-func (s *Store) CheckSchema(ctx context.Context) error {
-	p, err := s.provider()
-	if err != nil {
-		return err
-	}
-	pending, err := p.HasPending(ctx)
-	if err != nil {
-		return fmt.Errorf("reading the schema's version: %w", err)
-	}
-	if pending {
-		return errors.New("the store's schema is older than this binary: run `tideline migrate` first")
 	}
 	return nil
 }

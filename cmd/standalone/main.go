@@ -5,6 +5,16 @@ package main
 import (
 	"context"
 	"os"
+	"runtime/debug"
 )
 
-func main() { os.Exit(Main(context.Background(), os.Args[1:], os.Environ(), os.Stdout, os.Stderr)) }
+// gcPercent lets the heap grow to four times what is live before it is collected. What is live is about 15 MB here, so
+// that the default collects many times a second under load; this gives a tenth more sends for about 30 MB.
+const gcPercent = 300
+
+func main() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+	os.Exit(Main(context.Background(), os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
+}

@@ -147,9 +147,16 @@ func (s *Service) watchStore(ctx context.Context) {
 	}
 }
 
+// company is how long records wait for others while many come. A transaction costs 3 to 15 ms, so that fewer of them give
+// more; a plain write costs about as much as the wait.
+const company = 2 * time.Millisecond
+
 func (s *Service) own(ctx context.Context, p *kafka.Partition) error {
-	log := &partitionLog{cfg: s.kafka, clientID: s.id, fenced: s.cfg.Fenced, log: s.log, partition: p}
+	log := &partitionLog{cfg: s.kafka, clientID: s.id, fenced: s.cfg.Fenced, log: s.log, partition: p, metrics: s.metrics}
 	defer log.close()
+	if s.cfg.Fenced {
+		p.Company = company
+	}
 	s.mu.Lock()
 	s.confirmed[p.ID] = seq.Checkpoint{}
 	s.mu.Unlock()

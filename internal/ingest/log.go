@@ -30,6 +30,7 @@ type partitionLog struct {
 	log       *slog.Logger
 	partition *kafka.Partition
 	producer  *kgo.Client
+	metrics   *Metrics
 }
 
 // attached is what this log keeps of a record for its outcome.
@@ -223,6 +224,8 @@ const writeTimeout = 20 * time.Second
 
 // write produces records in order and waits until all in-sync replicas have them. Fenced, they are one transaction.
 func (l *partitionLog) write(ctx context.Context, records []*kgo.Record) ([]*kgo.Record, error) {
+	began := time.Now()
+	defer func() { l.metrics.write.Observe(time.Since(began).Seconds()) }()
 	if !l.fenced {
 		// The producer repeats by itself, for as long as the process lives: see partitionLog.
 		return records, l.producer.ProduceSync(ctx, records...).FirstErr()

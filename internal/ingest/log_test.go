@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -73,7 +74,7 @@ func (w *world) Append(ctx context.Context, commands []chat.Command) error {
 
 func (w *world) own() *partitionLog {
 	p, closeIt := kafka.OpenPartition(w.cfg, "test", kafka.TopicInbound, w.partition, quiet)
-	l := &partitionLog{cfg: w.cfg, clientID: "test", fenced: w.fenced, log: quiet, partition: p}
+	l := &partitionLog{cfg: w.cfg, clientID: "test", fenced: w.fenced, log: quiet, partition: p, metrics: NewMetrics(prometheus.NewRegistry())}
 	// Former owners stay open, as those do that are only asleep.
 	w.t.Cleanup(func() { l.close(); closeIt() })
 	return l

@@ -13,6 +13,7 @@ type Metrics struct {
 	numbered *prometheus.CounterVec
 	rejected *prometheus.CounterVec
 	batch    prometheus.Histogram
+	write    prometheus.Histogram
 	lag      *prometheus.GaugeVec
 	owned    prometheus.Gauge
 	pauses   prometheus.Counter
@@ -28,6 +29,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		numbered: f.NewCounterVec(prometheus.CounterOpts{Name: "tideline_ingest_events_total", Help: "Events that were numbered, by kind."}, []string{"kind"}),
 		rejected: f.NewCounterVec(prometheus.CounterOpts{Name: "tideline_ingest_rejections_total", Help: "Commands that did not become events, by code. A rise of moved: a producer uses another partitioner. Of malformed: look into im.rejected."}, []string{"code"}),
 		batch:    f.NewHistogram(prometheus.HistogramOpts{Name: "tideline_ingest_batch_records", Help: "Records that were numbered together. At the upper end ingest is the bottleneck: add processes.", Buckets: prometheus.ExponentialBuckets(1, 2, 11)}),
+		write:    f.NewHistogram(prometheus.HistogramOpts{Name: "tideline_ingest_write_seconds", Help: "Time to write a batch's records for good; fenced, it is a transaction. When it rises: look at the brokers.", Buckets: prometheus.ExponentialBuckets(0.0005, 1.8, 16)}),
 		lag:      f.NewGaugeVec(prometheus.GaugeOpts{Name: "tideline_ingest_lag_records", Help: "Records of a partition of im.inbound that wait to be numbered. When it rises and stays: add processes, or look for a pause."}, []string{"partition"}),
 		owned:    f.NewGauge(prometheus.GaugeOpts{Name: "tideline_ingest_partitions", Help: "Partitions that this process owns. The sum over all processes must be the partition count."}),
 		pauses:   f.NewCounter(prometheus.CounterOpts{Name: "tideline_ingest_pauses_total", Help: "Times a partition paused because the timeline's writer was too far behind: look at the store."}),

@@ -46,9 +46,15 @@ type Partition struct {
 	log   *slog.Logger
 	done  func(offset int64)
 
+	// Company is how long a batch waits for more records, while there are many. Worth it where a batch costs much,
+	// whatever its size. The owner sets it.
+	Company time.Duration
+
 	reader *kgo.Client
 	next   int64
 	end    int64
+	crowd  bool  // the last poll gave many records
+	fault  error // of a poll that had records to give first
 }
 
 // Run is a member of the group until the context ends. It returns after every owner has returned.
@@ -241,28 +247,57 @@ func (p *Partition) Start(ctx context.Context, offset int64) error {
 
 // Poll waits for records and gives at most limit of them, in order. It returns the context's error when that ends.
 func (p *Partition) Poll(ctx context.Context, limit int) ([]*kgo.Record, error) {
-	for {
-		fetches := p.reader.PollRecords(ctx, limit)
-		if err := ctx.Err(); err != nil && fetches.NumRecords() == 0 {
+	if err := p.fault; err != nil {
+		p.fault = nil
+		return nil, err
+	}
+	var records []*kgo.Record
+	for len(records) == 0 {
+		var err error
+		if records, err = p.fetch(ctx, limit); err != nil {
 			return nil, err
 		}
-		var fault error
-		fetches.EachPartition(func(f kgo.FetchTopicPartition) {
-			if f.Err != nil && fault == nil && !errors.Is(f.Err, context.Canceled) {
-				fault = f.Err
-			}
-			if f.HighWatermark > p.end {
-				p.end = f.HighWatermark
-			}
-		})
-		if fault != nil {
-			return nil, fmt.Errorf("reading %s/%d at %d: %w", p.Topic, p.ID, p.next, fault)
-		}
-		if records := fetches.Records(); len(records) > 0 {
-			p.next = records[len(records)-1].Offset + 1
-			return records, nil
+		if err := ctx.Err(); err != nil && len(records) == 0 {
+			return nil, err
 		}
 	}
+	if p.crowd && p.Company > 0 {
+		// What was fetched beforehand is what had come when the last batch was given out; much more has come since, and
+		// is one round trip away. A batch costs its owner a transaction, whether it is small or large.
+		waiting, cancel := context.WithTimeout(ctx, p.Company)
+		for len(records) < limit && waiting.Err() == nil && p.fault == nil {
+			var more []*kgo.Record
+			more, p.fault = p.fetch(waiting, limit-len(records))
+			records = append(records, more...)
+		}
+		cancel()
+	}
+	p.crowd = len(records) >= crowd
+	return records, nil
+}
+
+// crowd is how many records the last batch must have had for the next one to wait for company. A lone record never waits.
+const crowd = 8
+
+func (p *Partition) fetch(ctx context.Context, limit int) ([]*kgo.Record, error) {
+	fetches := p.reader.PollRecords(ctx, limit)
+	var fault error
+	fetches.EachPartition(func(f kgo.FetchTopicPartition) {
+		if f.Err != nil && fault == nil && !errors.Is(f.Err, context.Canceled) && !errors.Is(f.Err, context.DeadlineExceeded) {
+			fault = f.Err
+		}
+		if f.HighWatermark > p.end {
+			p.end = f.HighWatermark
+		}
+	})
+	records := fetches.Records()
+	if len(records) > 0 {
+		p.next = records[len(records)-1].Offset + 1
+	}
+	if fault != nil {
+		return records, fmt.Errorf("reading %s/%d at %d: %w", p.Topic, p.ID, p.next, fault)
+	}
+	return records, nil
 }
 
 // Lag tells how many offsets lie between what Poll gave last and the end of the log as far as it is known.

@@ -68,6 +68,7 @@ type Sender struct {
 	store    Store
 	hasher   *chat.Hasher
 	log      *slog.Logger
+	metrics  *Metrics
 	instance string
 
 	next    atomic.Uint64
@@ -78,9 +79,9 @@ type Sender struct {
 }
 
 // New makes a sender; Run must be running. The instance is this process's own name, unique and without a colon.
-func New(cfg Config, kc kafka.Config, producer *kgo.Client, client redis.UniversalClient, store Store, hasher *chat.Hasher, log *slog.Logger, instance string) *Sender {
+func New(cfg Config, kc kafka.Config, producer *kgo.Client, client redis.UniversalClient, store Store, hasher *chat.Hasher, log *slog.Logger, metrics *Metrics, instance string) *Sender {
 	return &Sender{
-		cfg: cfg, kafka: kc, producer: producer, redis: client, store: store, hasher: hasher, log: log, instance: instance,
+		cfg: cfg, kafka: kc, producer: producer, redis: client, store: store, hasher: hasher, log: log, metrics: metrics, instance: instance,
 		waiting: map[uint64]chan wire.Outcome{}, lag: make([]atomic.Int64, kc.Partitions),
 	}
 }
@@ -104,7 +105,7 @@ type Pending struct {
 	request uint64
 	outcome chan wire.Outcome
 	written chan error
-	begun   int64 // ms
+	begun   time.Time
 }
 
 // Send produces a valid command and waits for its outcome. The error is a *chat.Error: why it was refused, or that more is
@@ -124,7 +125,7 @@ func (s *Sender) Begin(ctx context.Context, c *chat.Command) (*Pending, error) {
 	if lag := s.lag[partition].Load(); lag > s.cfg.MaxLag {
 		return nil, chat.Refuse(chat.CodeOverloaded, "too much waits to be stored").After(2 * time.Second)
 	}
-	p := &Pending{s: s, command: c, request: s.next.Add(1), outcome: make(chan wire.Outcome, 1), written: make(chan error, 1), begun: time.Now().UnixMilli()}
+	p := &Pending{s: s, command: c, request: s.next.Add(1), outcome: make(chan wire.Outcome, 1), written: make(chan error, 1), begun: time.Now()}
 	s.mu.Lock()
 	if len(s.waiting) >= s.cfg.MaxInFlight {
 		s.mu.Unlock()
@@ -132,6 +133,7 @@ func (s *Sender) Begin(ctx context.Context, c *chat.Command) (*Pending, error) {
 	}
 	s.waiting[p.request] = p.outcome
 	s.mu.Unlock()
+	s.metrics.inFlight.Inc()
 	r := &kgo.Record{
 		Topic: kafka.TopicInbound, Key: []byte(key), Value: wire.EncodeCommand(c),
 		Headers: []kgo.RecordHeader{
@@ -142,12 +144,24 @@ func (s *Sender) Begin(ctx context.Context, c *chat.Command) (*Pending, error) {
 	}
 	r.Headers = append(r.Headers, traceHeaders(ctx)...)
 	// What was begun is finished even when the client hangs up: it may have been written already.
-	s.producer.Produce(context.WithoutCancel(ctx), r, func(_ *kgo.Record, err error) { p.written <- err })
+	s.producer.Produce(context.WithoutCancel(ctx), r, func(_ *kgo.Record, err error) {
+		if err == nil {
+			s.metrics.produce.Observe(time.Since(p.begun).Seconds())
+		}
+		p.written <- err
+	})
 	return p, nil
 }
 
 // Wait waits for the outcome; see Send.
 func (p *Pending) Wait(ctx context.Context) (Outcome, error) {
+	o, err := p.wait(ctx)
+	p.s.metrics.inFlight.Dec()
+	p.s.metrics.observe(p.begun, o, err)
+	return o, err
+}
+
+func (p *Pending) wait(ctx context.Context) (Outcome, error) {
 	s := p.s
 	defer func() {
 		s.mu.Lock()
@@ -189,7 +203,8 @@ func (p *Pending) Wait(ctx context.Context) (Outcome, error) {
 func (p *Pending) ask(ctx context.Context) (Outcome, bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeEvery)
 	defer cancel()
-	c := p.command
+	p.s.metrics.asked.Inc()
+	c, begun := p.command, p.begun.UnixMilli()
 	numbered, rejection, err := p.s.store.Outcome(ctx, c.Conversation, c.Sender, c.ClientMsgID)
 	switch {
 	case err != nil:
@@ -198,8 +213,8 @@ func (p *Pending) ask(ctx context.Context) (Outcome, bool, error) {
 		return Outcome{First: numbered.FirstEvent}, true, chat.RefuseField(chat.CodeConflict, "client_msg_id", "was used before for number %d with another body", numbered.Seq)
 	case numbered != nil:
 		// An event that was numbered before we began is an earlier try of ours.
-		return Outcome{Numbered: true, Duplicate: numbered.SentAt < p.begun, First: numbered.FirstEvent}, true, nil
-	case rejection != nil && rejection.RejectedAt >= p.begun: // an older one is of a try before this
+		return Outcome{Numbered: true, Duplicate: numbered.SentAt < begun, First: numbered.FirstEvent}, true, nil
+	case rejection != nil && rejection.RejectedAt >= begun: // an older one is of a try before this
 		refusal := chat.Refuse(rejection.Code, "%s", rejection.Message)
 		refusal.Field = rejection.Field
 		return Outcome{}, true, refusal

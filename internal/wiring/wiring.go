@@ -224,7 +224,7 @@ func (p *Parts) Requests() (*Requests, []ops.Named, error) {
 	r := &Requests{
 		Heads:    heads.New(p.Settings.Kafka, p.Log, "heads-"+p.ID),
 		Accounts: accounts.New(p.Settings.Auth, p.Store, p.IDs, p.Redis, p.Log),
-		Sender:   sender.New(p.Settings.Send, p.Settings.Kafka, producer, p.Redis, p.Store, hasher, p.Log, p.ID),
+		Sender:   sender.New(p.Settings.Send, p.Settings.Kafka, producer, p.Redis, p.Store, hasher, p.Log, sender.NewMetrics(p.Registry), p.ID),
 	}
 	r.Service = handlers.New(handlers.Parts{
 		Config: p.Settings.Read, Kafka: p.Settings.Kafka, Store: p.Store, Accounts: r.Accounts, Sender: r.Sender, Heads: r.Heads,

@@ -1,4 +1,4 @@
-// Package servers starts the real servers for tests: Kafka, MariaDB and Redis, on free ports of this machine, with their
+// Package servers starts the real servers for tests: Kafka, MariaDB, Redis and the ClickHouse engine, on free ports of this machine, with their
 // data in a temporary folder. Each test binary that needs one starts its own, once; nothing outlives it, because the
 // kernel ends the servers with the process that started them.
 package servers
@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -136,7 +137,10 @@ var shared struct {
 	mu    sync.Mutex // guards what follows
 	kafka *Process
 	mysql *Process
-	dirs  []string
+
+	clickhouse *Process
+
+	dirs []string
 }
 
 func dir(t testing.TB) string {
@@ -355,16 +359,85 @@ func Kcat(t testing.TB) string {
 	return path
 }
 
+// chdbVersion is that of the library that scripts/install-servers fetches.
+const chdbVersion = "26.5.3"
+
+// ClickHouse gives the address of a database on a ClickHouse engine that the tests of this binary share. The database is
+// the test's own; it is not made yet.
+func ClickHouse(t testing.TB) string {
+	t.Helper()
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
+	if shared.clickhouse == nil {
+		p, err := newClickHouse(t, dir(t))
+		if err != nil {
+			missing(t, "the ClickHouse engine", err)
+		}
+		shared.clickhouse = p
+	}
+	return shared.clickhouse.ClickHouseDatabase()
+}
+
+// StartClickHouse starts an engine of the test's own; see ClickHouseDatabase.
+func StartClickHouse(t testing.TB) *Process {
+	t.Helper()
+	p, err := newClickHouse(t, t.TempDir())
+	if err != nil {
+		missing(t, "the ClickHouse engine", err)
+	}
+	t.Cleanup(p.Kill)
+	return p
+}
+
+// ClickHouseDatabase gives the address of a database that nobody else has.
+func (p *Process) ClickHouseDatabase() string {
+	return fmt.Sprintf("http://%s/tideline_%d", p.Addr, rand.Int64())
+}
+
+// newClickHouse starts cmd/chdb: the engine in a process of its own, behind ClickHouse's HTTP interface.
+func newClickHouse(t testing.TB, data string) (*Process, error) {
+	library := filepath.Join(root(), ".tools", "chdb-"+chdbVersion, "libchdb.so")
+	if _, err := os.Stat(library); err != nil {
+		return nil, err
+	}
+	binary := filepath.Join(data, "chdb")
+	build := exec.Command("go", "build", "-o", binary, "./cmd/chdb")
+	build.Dir = root()
+	if out, err := build.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("building cmd/chdb: %w: %s", err, tail(string(out)))
+	}
+	port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	p := &Process{t: t, name: "chDB", Addr: fmt.Sprintf("127.0.0.1:%d", port)}
+	p.start = func() (*exec.Cmd, error) {
+		return exec.Command(binary, "-chdb.library="+library, "-chdb.data-dir="+filepath.Join(data, "data"), "-chdb.addr="+p.Addr), nil
+	}
+	p.ready = func(ctx context.Context) error {
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.Addr+"/ping", nil)
+		if err != nil {
+			return err
+		}
+		answer, err := http.DefaultClient.Do(r)
+		if err != nil {
+			return err
+		}
+		return answer.Body.Close()
+	}
+	return p, p.launch()
+}
+
 // Stop ends what the tests of this binary share and removes its data; TestMain calls it.
 func Stop() {
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
-	for _, p := range []*Process{shared.kafka, shared.mysql} {
+	for _, p := range []*Process{shared.kafka, shared.mysql, shared.clickhouse} {
 		if p != nil {
 			p.Kill()
 		}
 	}
-	shared.kafka, shared.mysql = nil, nil
+	shared.kafka, shared.mysql, shared.clickhouse = nil, nil, nil
 	for _, d := range shared.dirs {
 		_ = os.RemoveAll(d)
 	}

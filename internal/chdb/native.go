@@ -1,0 +1,65 @@
+package chdb
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/ClickHouse/ch-go/compress"
+	chproto "github.com/ClickHouse/ch-go/proto"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/column"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/proto"
+)
+
+// transcode turns blocks as the engine gives them, in revision 0, into those of a client's revision.
+func transcode(blocks []byte, revision uint64, method string) ([]byte, error) {
+	if len(blocks) == 0 || revision == 0 && method == "" {
+		return blocks, nil
+	}
+	var out chproto.Buffer
+	reader := chproto.NewReader(bytes.NewReader(blocks))
+	var compressed []byte
+	for {
+		// Without a time zone a column of times is a nil dereference.
+		block := proto.Block{ServerContext: &column.ServerContext{Timezone: time.UTC}}
+		if err := block.Decode(reader, 0); err != nil {
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			return nil, fmt.Errorf("reading a block of the engine: %w", err)
+		}
+		if err := block.Encode(&out, revision); err != nil {
+			return nil, fmt.Errorf("writing a block for the client: %w", err)
+		}
+		if method != "" {
+			piece, err := squeeze(out.Buf, method)
+			if err != nil {
+				return nil, err
+			}
+			compressed = append(compressed, piece...)
+			out.Reset()
+		}
+	}
+	if method != "" {
+		return compressed, nil
+	}
+	return out.Buf, nil
+}
+
+func squeeze(block []byte, method string) ([]byte, error) {
+	m := compress.LZ4
+	switch method {
+	case "LZ4":
+	case "ZSTD":
+		m = compress.ZSTD
+	default:
+		return nil, &QueryError{Text: "Code: 36. DB::Exception: the compression is not known, LZ4 and ZSTD are. (BAD_ARGUMENTS)"}
+	}
+	w := compress.NewWriter(compress.LevelZero, m)
+	if err := w.Compress(block); err != nil {
+		return nil, fmt.Errorf("compressing a block: %w", err)
+	}
+	return w.Data, nil
+}

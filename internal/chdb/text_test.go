@@ -1,0 +1,71 @@
+package chdb
+
+import (
+	"strings"
+	"testing"
+
+	"tideline/internal/config"
+)
+
+func TestInsert_FindsDataBehindAFormat(t *testing.T) {
+	for text, want := range map[string][3]string{
+		"INSERT INTO t FORMAT Native":                               {"INSERT INTO t", "Native", ""},
+		"insert into t (a, b)\n  format JSONEachRow\n{\"a\":1}\n{}": {"insert into t (a, b)", "JSONEachRow", "{\"a\":1}\n{}"},
+		"INSERT INTO t VALUES (1, ' FORMAT x')":                     {},
+		"INSERT INTO t FORMAT Values (1)":                           {},
+		"SELECT 1 FORMAT JSON":                                      {},
+	} {
+		head, format, data, ok := insert(text)
+		if got := [3]string{head, format, data}; ok != (want[0] != "") || got != want {
+			t.Errorf("%q was cut into %q", text, got)
+		}
+	}
+}
+
+func TestFormatOf_FindsTheFormatOfAResult(t *testing.T) {
+	for text, want := range map[string]string{
+		"SELECT 1": "", "SELECT 1 FORMAT JSON": "JSON", "SELECT 1 format CSV ;": "CSV", "SELECT 1 FORMAT JSON SETTINGS max_threads = 1": "JSON",
+		"SELECT ' FORMAT JSON' AS a": "", "SELECT format FROM t": "",
+	} {
+		if got := formatOf(text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
+
+func FuzzQuote(f *testing.F) {
+	f.Add(`a'b\`)
+	f.Add("`;")
+	f.Fuzz(func(t *testing.T, s string) {
+		// Invariant: between the outer marks no mark stands without a backslash of its own before it.
+		for mark, quoted := range map[byte]string{'\'': quote(s), '`': quoteName(s)} {
+			inner := quoted[1 : len(quoted)-1]
+			for i := 0; i < len(inner); i++ {
+				if inner[i] == '\\' {
+					if i++; i == len(inner) {
+						t.Fatalf("%q ends within an escape", quoted)
+					}
+				} else if inner[i] == mark {
+					t.Fatalf("%q ends at %d", quoted, i)
+				}
+			}
+		}
+	})
+}
+
+func TestConfig_WantsAPasswordWhereOthersCanReach(t *testing.T) {
+	c := DefaultConfig()
+	if err := c.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	for _, addr := range []string{"0.0.0.0:8123", "10.0.0.5:8123", ":8123"} {
+		c.Addr, c.Password = addr, ""
+		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "password") {
+			t.Errorf("%s without a password: %v", addr, err)
+		}
+		c.Password = config.Secret("hush")
+		if err := c.Validate(); err != nil {
+			t.Errorf("%s with one: %v", addr, err)
+		}
+	}
+}

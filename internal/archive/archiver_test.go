@@ -129,8 +129,10 @@ func log() []*kgo.Record {
 }
 
 // run archives ranges of four records from wherever the disk says, as owners do.
-func run(d *disk, records []*kgo.Record) error {
-	a := New(DefaultConfig(), kafka.Config{}, d, d, slog.New(slog.NewTextHandler(io.Discard, nil)), NewMetrics(prometheus.NewRegistry()), "t")
+func run(d *disk, records []*kgo.Record) error { return runOn(d, d, records) }
+
+func runOn(d *disk, engine Engine, records []*kgo.Record) error {
+	a := New(DefaultConfig(), kafka.Config{}, d, engine, slog.New(slog.NewTextHandler(io.Discard, nil)), NewMetrics(prometheus.NewRegistry()), "t")
 	o := &partition{Archiver: a, topic: kafka.TopicMessages, at: d.at}
 	if o.at.IntentTo > o.at.Next {
 		if err := o.finish(context.Background(), records[o.at.Next:o.at.IntentTo], true); err != nil {

@@ -7,8 +7,11 @@ help: ## list what can be done
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s $$'\t'
 
 run: check-go ## build standalone and start it
-	@go build -o bin/standalone ./cmd/standalone
+	@go build -o bin/ ./cmd/standalone ./cmd/chdb
 	@exec bin/standalone
+
+chdb: ## install the ClickHouse engine (530 MB): standalone archives with it from its next start on
+	@scripts/install-chdb
 
 build: check-go ## build every command into bin/
 	@for c in $(COMMANDS); do echo "bin/$$c"; go build -o bin/$$c ./cmd/$$c || exit 1; done
@@ -35,4 +38,4 @@ clean: ## remove what was built; data and installed servers stay
 check-go:
 	@scripts/check-go
 
-.PHONY: help run build test test-fast lint generate clean check-go
+.PHONY: help run chdb build test test-fast lint generate clean check-go

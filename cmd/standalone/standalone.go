@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,11 +27,14 @@ import (
 type settings struct {
 	DataDir string `conf:"data.dir" help:"folder of everything that is kept"`
 	Kafka   string `conf:"kafka.addr" help:"where the embedded broker can be reached by backends"`
+
+	ClickHouse string `conf:"clickhouse.addr" help:"where the ClickHouse engine's HTTP interface listens, when it is installed"`
+	Library    string `conf:"clickhouse.library" help:"path of libchdb.so; empty: it is looked for in .tools, beside this program and in /usr/local/lib"`
 }
 
 // Main runs standalone until a signal comes or the context ends; it returns the exit code. Tests call it with ports 0.
 func Main(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
-	own := &settings{DataDir: "./data", Kafka: "127.0.0.1:9092"}
+	own := &settings{DataDir: "./data", Kafka: "127.0.0.1:9092", ClickHouse: "127.0.0.1:8123"}
 	s := wiring.Defaults()
 	s.HTTP.Addr = "127.0.0.1:8080"
 	// What differs from a cluster: sizes for one small machine, and no fence, as the broker runs in this process.
@@ -113,6 +117,19 @@ func run(ctx context.Context, own *settings, s *wiring.Settings, log *slog.Logge
 			return err
 		}
 	}
+	password, err := keep(own.DataDir, "clickhouse-password", 16)
+	if err != nil {
+		return err
+	}
+	engine, err := embedded.FindClickHouse(own.Library, filepath.Join(own.DataDir, "clickhouse"), own.ClickHouse, password.Reveal(), log)
+	if err != nil && !errors.Is(err, embedded.ErrNoClickHouse) {
+		return err
+	}
+	if engine == nil {
+		log.Info("nothing is archived; what is said now is filled in when the engine comes", "err", err)
+	} else {
+		s.Archive.Addr = config.Secret(engine.DSN("tideline"))
+	}
 	starting, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	broker, err := embedded.StartBroker(filepath.Join(own.DataDir, "kafka"), own.Kafka)
@@ -140,6 +157,8 @@ func run(ctx context.Context, own *settings, s *wiring.Settings, log *slog.Logge
 	if err != nil {
 		return err
 	}
+	// The engine takes seconds to come up, and nobody waits for it: the archiver follows when it is there.
+	s.Timeline.Run = slices.DeleteFunc(s.Timeline.Run, func(part string) bool { return part == "archive" })
 	storing, err := p.Timeline()
 	if err != nil {
 		return err
@@ -154,8 +173,17 @@ func run(ctx context.Context, own *settings, s *wiring.Settings, log *slog.Logge
 		return err
 	}
 	embedded.LogAddresses(log, broker, cache)
-	_, _ = fmt.Fprintf(stdout, "Tideline listens on http://%s (Kafka on %s, operations on http://%s, data in %s).\nTry: curl http://%s/v1/users -d '{\"username\":\"ada\",\"password\":\"correct horse\"}'\n",
-		addr, broker.Addr(), p.Ops.Addr(), own.DataDir, addr)
+	analysis := "not installed, see the README"
+	if engine != nil {
+		archiver, err := p.LateArchiver()
+		if err != nil {
+			return err
+		}
+		storing = append(storing, ops.Named{Name: "archiver", Service: archiver}, ops.Named{Name: "clickhouse", Service: engine})
+		analysis = "on http://" + engine.Addr()
+	}
+	_, _ = fmt.Fprintf(stdout, "Tideline listens on http://%s (Kafka on %s, ClickHouse %s, operations on http://%s, data in %s).\nTry: curl http://%s/v1/users -d '{\"username\":\"ada\",\"password\":\"correct horse\"}'\n",
+		addr, broker.Addr(), analysis, p.Ops.Addr(), own.DataDir, addr)
 	services := append([]ops.Named{sockets, door}, behind...)
 	services = append(append(services, numbering...), storing...)
 	// The servers end last: everything above them has let go by then.

@@ -14,9 +14,11 @@ import (
 	"strings"
 	"syscall"
 
+	"tideline/internal/archive"
 	"tideline/internal/config"
 	"tideline/internal/kafka"
 	"tideline/internal/sqlstore"
+	"tideline/internal/wiring"
 )
 
 // command is one thing that operators do.
@@ -28,9 +30,10 @@ type command struct {
 
 func commands() []command {
 	return []command{
-		{"migrate", "bring the store's schema to what this binary knows", migrate},
+		{"migrate", "bring the schemas of the store and, where one is set, of the archive to what this binary knows", migrate},
 		{"topics create", "create the topics that are missing, and check those that are there", topics(true)},
 		{"topics check", "check the topics against the settings", topics(false)},
+		{"archive fill", "make the archive's messages anew from the store, while no archiver runs", fillArchive},
 		{"parked list", "list the records that the store could never take", listParked},
 		{"parked replay", "try each of them again: what can be stored now is put where it belongs", replayParked},
 	}
@@ -107,7 +110,12 @@ func openStore(ctx context.Context, name string, args []string, out io.Writer) (
 }
 
 func migrate(ctx context.Context, args []string, out io.Writer) error {
-	store, err := openStore(ctx, "migrate", args, out)
+	s := wiring.Defaults()
+	printed, err := load("migrate", args, out, config.Section{Name: "store", Into: &s.Store}, config.Section{Name: "archive", Into: &s.Archive})
+	if err != nil || printed {
+		return err
+	}
+	store, err := sqlstore.Open(ctx, s.Store)
 	if err != nil {
 		return err
 	}
@@ -115,7 +123,17 @@ func migrate(ctx context.Context, args []string, out io.Writer) error {
 	if err := store.Migrate(ctx); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(out, "the schema is current")
+	if _, err = fmt.Fprintln(out, "the store's schema is current"); err != nil {
+		return err
+	}
+	addr := s.Archive.Addr.Reveal()
+	if addr == "" {
+		return nil
+	}
+	if err := archive.Migrate(ctx, addr); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(out, "the archive's schema is current")
 	return err
 }
 

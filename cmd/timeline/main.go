@@ -1,5 +1,5 @@
 // Command timeline stores what was numbered and tells where conversations stand; it makes read marks durable and keeps
-// rejections for those who ask.
+// rejections for those who ask; it archives in ClickHouse. Each of these can run alone: see the setting timeline.run.
 package main
 
 import (
@@ -12,5 +12,5 @@ import (
 
 func main() {
 	s := wiring.Defaults()
-	os.Exit(wiring.Main("timeline", s, s.Base(), func(_ context.Context, p *wiring.Parts) ([]ops.Named, error) { return p.Timeline() }))
+	os.Exit(wiring.Main("timeline", s, s.ForTimeline(), func(_ context.Context, p *wiring.Parts) ([]ops.Named, error) { return p.Timeline() }))
 }

@@ -52,11 +52,20 @@ type Archiver struct {
 	log     *slog.Logger
 	metrics *Metrics
 	id      string
+	late    func(ctx context.Context, partition int32) (int64, error)
 }
 
 // New makes the archiver.
 func New(cfg Config, kc kafka.Config, store Store, engine Engine, log *slog.Logger, metrics *Metrics, id string) *Archiver {
 	return &Archiver{cfg: cfg, kafka: kc, store: store, engine: engine, log: log, metrics: metrics, id: id}
+}
+
+// FillWhenLate makes the archiver fill a partition from the store by itself where it comes for the first time and
+// retention has removed the beginning. Call it before Run.
+func (a *Archiver) FillWhenLate(store FillStore, engine FillEngine) {
+	a.late = func(ctx context.Context, partition int32) (int64, error) {
+		return a.fillPartition(ctx, store, engine, partition)
+	}
 }
 
 // Run archives im.messages and im.receipts until the context ends.
@@ -136,6 +145,9 @@ func (a *Archiver) own(ctx context.Context, p *kafka.Partition) error {
 // truncated decides what to do where retention has removed what was not archived. Marks are an analysis and go on;
 // messages are promised to be complete.
 func (o *partition) truncated(ctx context.Context, p *kafka.Partition, truncated error) error {
+	if o.topic == kafka.TopicMessages && o.late != nil && o.at.Next == 0 {
+		return o.fillLate(ctx, p)
+	}
 	o.metrics.stuck.Inc()
 	if o.topic == kafka.TopicMessages {
 		o.log.Error("THE ARCHIVE STOPPED on a partition: retention removed what was not archived; fill it with `tideline archive fill`", "partition", o.id, "err", truncated)
@@ -150,6 +162,21 @@ func (o *partition) truncated(ctx context.Context, p *kafka.Partition, truncated
 		return o.fenced(err)
 	}
 	return p.Start(ctx, start)
+}
+
+// fillLate takes from the store what retention has removed before the archive came, and begins behind it.
+func (o *partition) fillLate(ctx context.Context, p *kafka.Partition) error {
+	o.log.Info("filling the archive of a partition from the store: it comes late", "partition", o.id)
+	rows, err := o.late(ctx, o.id)
+	if err != nil {
+		return fmt.Errorf("filling from the store: %w", err)
+	}
+	if o.at, err = o.store.ArchivePosition(ctx, o.topic, o.id); err != nil {
+		return err
+	}
+	o.metrics.rows.Add(float64(rows))
+	o.log.Info("the archive of a partition was filled", "partition", o.id, "rows", rows)
+	return p.Start(ctx, o.at.Next)
 }
 
 func readUpTo(ctx context.Context, p *kafka.Partition, to int64) ([]*kgo.Record, error) {

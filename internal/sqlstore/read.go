@@ -11,6 +11,25 @@ import (
 	"tideline/pkg/timeline"
 )
 
+// PartitionConversations lists the heads of a partition's conversations in the order of their ids, beginning after one;
+// the zero id for the first page. It walks the primary key past those of other partitions: it is for a fill, not for a
+// request.
+func (s *Store) PartitionConversations(ctx context.Context, partition int32, after chat.ConversationID, limit int) ([]timeline.Conversation, error) {
+	from := []byte{}
+	if !after.IsZero() {
+		from = after.Bytes()
+	}
+	var out []timeline.Conversation
+	err := s.query(ctx, "listing the conversations of a partition",
+		"SELECT "+conversationColumns+" FROM conversations WHERE conversation_id > ? AND partition_id = ? ORDER BY conversation_id LIMIT ?", []any{from, partition, limit},
+		func(r *sql.Rows) error {
+			c, err := scanConversation(r)
+			out = append(out, c)
+			return err
+		})
+	return out, err
+}
+
 const rowColumns = timelineColumns + ", edited_at, recalled_at, recalled_by"
 
 type scanner interface{ Scan(dest ...any) error }

@@ -19,6 +19,7 @@ import (
 
 	"tideline/internal/accounts"
 	"tideline/internal/api"
+	"tideline/internal/archive"
 	"tideline/internal/config"
 	"tideline/internal/handlers"
 	"tideline/internal/heads"
@@ -30,7 +31,6 @@ import (
 	"tideline/internal/pusher"
 	"tideline/internal/sender"
 	"tideline/internal/sqlstore"
-	"tideline/internal/timeline"
 	"tideline/pkg/chat"
 )
 
@@ -69,6 +69,9 @@ type Settings struct {
 	Send   sender.Config
 	Ingest ingest.Config
 	Push   pusher.Config
+
+	Timeline TimelineConfig
+	Archive  archive.Config
 }
 
 // Defaults gives the settings of a cluster.
@@ -76,6 +79,7 @@ func Defaults() *Settings {
 	return &Settings{
 		Ops: ops.DefaultConfig(), Kafka: kafka.DefaultConfig(), Store: sqlstore.DefaultConfig(), Redis: RedisConfig{Addrs: []string{"127.0.0.1:6379"}},
 		Auth: accounts.DefaultConfig(), HTTP: api.DefaultConfig(), Read: handlers.DefaultConfig(), Send: sender.DefaultConfig(), Ingest: ingest.DefaultConfig(), Push: pusher.DefaultConfig(),
+		Timeline: TimelineConfig{Run: timelineParts}, Archive: archive.DefaultConfig(),
 	}
 }
 
@@ -93,6 +97,11 @@ func (s *Settings) ForAPI() []config.Section {
 // ForPusher gives the sections of the pusher: requests on sockets go through the same handlers as the api's.
 func (s *Settings) ForPusher() []config.Section {
 	return append(s.ForAPI(), config.Section{Name: "push", Into: &s.Push})
+}
+
+// ForTimeline gives the sections of the timeline's writers.
+func (s *Settings) ForTimeline() []config.Section {
+	return append(s.Base(), config.Section{Name: "timeline", Into: &s.Timeline}, config.Section{Name: "archive", Into: &s.Archive})
 }
 
 // ForIngest gives the sections of ingest.
@@ -186,21 +195,6 @@ func (p *Parts) Ingest() ([]ops.Named, error) {
 		return nil, err
 	}
 	return []ops.Named{{Name: "ingest", Service: service}, {Name: "teller", Service: teller}}, nil
-}
-
-// Timeline builds the services of cmd/timeline.
-func (p *Parts) Timeline() ([]ops.Named, error) {
-	producer, err := p.producer("timeline")
-	if err != nil {
-		return nil, err
-	}
-	metrics := timeline.NewMetrics(p.Registry)
-	id := "timeline-" + p.ID
-	return []ops.Named{
-		{Name: "timeline writer", Service: timeline.NewWriter(p.Settings.Kafka, p.Store, p.Marks, producer, p.Log, metrics, id)},
-		{Name: "mark writer", Service: timeline.NewMarkWriter(p.Settings.Kafka, p.Store, p.Marks, p.Log, metrics, id)},
-		{Name: "rejection recorder", Service: timeline.NewRejectionRecorder(p.Settings.Kafka, p.Store, p.Log, metrics, id)},
-	}, nil
 }
 
 // Requests is what both doors share.

@@ -26,8 +26,9 @@ CREATE TABLE messages (
   INDEX by_time sent_at TYPE minmax GRANULARITY 1,
   INDEX by_sender sender_id TYPE bloom_filter(0.01) GRANULARITY 4
 ) ENGINE = MergeTree ORDER BY (conversation_id, seq)
--- A block that is inserted again is recognised by its token for this many blocks; a successor besides looks first.
-SETTINGS non_replicated_deduplication_window = 10000;
+-- A block that is inserted again is recognised by its token for this many blocks; a successor besides looks first. What an
+-- insert has answered, the position in the store takes for granted: it must be on the disk, also after merges.
+SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1, min_rows_to_fsync_after_merge = 1;
 
 CREATE TABLE read_marks (
   user_id Int64,
@@ -38,7 +39,7 @@ CREATE TABLE read_marks (
   offset Int64,
   INDEX by_offset (partition, offset) TYPE minmax GRANULARITY 1
 ) ENGINE = MergeTree ORDER BY (conversation_id, user_id, at)
-SETTINGS non_replicated_deduplication_window = 10000;
+SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1, min_rows_to_fsync_after_merge = 1;
 
 -- How much is said: one row per conversation and hour. Filter by conversation_id, hour or both.
 CREATE VIEW messages_per_hour AS

@@ -4,9 +4,7 @@ package accounts
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,6 +18,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"tideline/internal/config"
+	"tideline/internal/limits"
 	"tideline/internal/sqlstore"
 	"tideline/pkg/chat"
 )
@@ -71,9 +70,8 @@ type Store interface {
 	CreateUser(ctx context.Context, u sqlstore.User) error
 	UserByName(ctx context.Context, name string) (sqlstore.User, bool, error)
 	Users(ctx context.Context, ids []chat.UserID) ([]sqlstore.User, error)
-	CreateSession(ctx context.Context, v sqlstore.Session) error
+	CreateSession(ctx context.Context, v sqlstore.Session) error // sqlstore.ErrTaken where there is one with this id
 	SessionByID(ctx context.Context, id int64) (sqlstore.Session, bool, error)
-	SessionByRefreshHash(ctx context.Context, hash [32]byte) (sqlstore.Session, bool, error)
 	RotateRefresh(ctx context.Context, id int64, old, fresh [32]byte, at, expiresAt int64) error
 	RevokeSession(ctx context.Context, id, at int64) error
 }
@@ -95,7 +93,7 @@ type Accounts struct {
 	redis     redis.UniversalClient
 	log       *slog.Logger
 	passwords *Passwords
-	limits    *limiter
+	limits    *limits.Keyed[string]
 	now       func() time.Time
 
 	mu       sync.Mutex // guards tokens and sessions
@@ -103,37 +101,48 @@ type Accounts struct {
 	sessions map[int64]time.Time // until when a session is known to stand
 }
 
+// maxLimited bounds the addresses and usernames whose tries are counted: 20 MB.
+const maxLimited = 100_000
+
 // New makes the accounts.
 func New(cfg Config, store Store, ids IDs, client redis.UniversalClient, log *slog.Logger) *Accounts {
 	return &Accounts{
-		cfg: cfg, store: store, ids: ids, redis: client, log: log, passwords: NewPasswords(2), limits: newLimiter(cfg.Logins), now: time.Now,
+		cfg: cfg, store: store, ids: ids, redis: client, log: log, passwords: NewPasswords(2), now: time.Now,
+		limits: limits.New[string](float64(cfg.Logins)/60, cfg.Logins, maxLimited, time.Now),
 		tokens: map[string]Caller{}, sessions: map[int64]time.Time{},
 	}
 }
 
 var usernameForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{1,31}$`)
 
-// Register creates a person.
-func (a *Accounts) Register(ctx context.Context, address, username, password, nickname string) (sqlstore.User, error) {
+// Registration is what a person gives to register. The address is where it comes from, as it is counted. Key, where not
+// empty, is the name that the client made up for this act, the same on a retry.
+type Registration struct {
+	Address, Key                 string
+	Username, Password, Nickname string
+}
+
+// Register creates a person. A retry by its name is answered with the person that the first try created.
+func (a *Accounts) Register(ctx context.Context, r Registration) (sqlstore.User, error) {
 	if !a.cfg.Registration {
 		return sqlstore.User{}, chat.Refuse(chat.CodeForbidden, "nobody registers here by themselves")
 	}
-	if !usernameForm.MatchString(username) {
+	if !usernameForm.MatchString(r.Username) {
 		return sqlstore.User{}, chat.RefuseField(chat.CodeInvalidField, "username", "is not 2 to 32 letters, digits, dots, dashes and underscores, beginning with a letter or digit")
 	}
-	if len(password) < minPassword || len(password) > maxPassword {
+	if len(r.Password) < minPassword || len(r.Password) > maxPassword {
 		return sqlstore.User{}, chat.RefuseField(chat.CodeInvalidField, "password", "has not %d to %d bytes", minPassword, maxPassword)
 	}
-	if nickname == "" {
-		nickname = username
+	if r.Nickname == "" {
+		r.Nickname = r.Username
 	}
-	if err := chat.ValidateName("nickname", nickname); err != nil {
+	if err := chat.ValidateName("nickname", r.Nickname); err != nil {
 		return sqlstore.User{}, err
 	}
-	if wait := a.limits.take("r:" + address); wait > 0 {
+	if wait := a.limits.Take("r:" + r.Address); wait > 0 {
 		return sqlstore.User{}, chat.Refuse(chat.CodeRateLimited, "too many registrations from this address").After(wait)
 	}
-	hash, err := a.passwords.Hash(ctx, password)
+	hash, err := a.passwords.Hash(ctx, r.Password)
 	if err != nil {
 		return sqlstore.User{}, err
 	}
@@ -142,12 +151,37 @@ func (a *Accounts) Register(ctx context.Context, address, username, password, ni
 		return sqlstore.User{}, err
 	}
 	now := a.now().UnixMilli()
-	u := sqlstore.User{ID: chat.UserID(id), Username: username, Nickname: nickname, PasswordHash: hash, CreatedAt: now, UpdatedAt: now}
-	if err := a.store.CreateUser(ctx, u); err != nil {
-		if errors.Is(err, sqlstore.ErrTaken) {
-			return u, chat.RefuseField(chat.CodeUsernameTaken, "username", "is somebody's")
-		}
-		return u, err
+	u := sqlstore.User{ID: chat.UserID(id), Username: r.Username, Nickname: r.Nickname, PasswordHash: hash, CreatedAt: now, UpdatedAt: now}
+	err = a.store.CreateUser(ctx, u)
+	if errors.Is(err, sqlstore.ErrTaken) {
+		return a.registered(ctx, r)
+	}
+	return u, err
+}
+
+// registered answers for a username that is taken: with its owner where this is the owner's own retry. That is told by
+// the password, so it counts as a login does; a retry without a name is a new act, and the username is somebody's.
+func (a *Accounts) registered(ctx context.Context, r Registration) (sqlstore.User, error) {
+	taken := chat.RefuseField(chat.CodeUsernameTaken, "username", "is somebody's")
+	if r.Key == "" {
+		return sqlstore.User{}, taken
+	}
+	if wait := a.limits.Take("u:" + sqlstore.FoldUsername(r.Username)); wait > 0 {
+		return sqlstore.User{}, chat.Refuse(chat.CodeRateLimited, "too many tries").After(wait)
+	}
+	u, found, err := a.store.UserByName(ctx, r.Username)
+	if err != nil {
+		return sqlstore.User{}, err
+	}
+	if !found || u.Username != r.Username || u.Nickname != r.Nickname {
+		return sqlstore.User{}, taken
+	}
+	same, err := a.passwords.Matches(ctx, u.PasswordHash, r.Password)
+	if err != nil {
+		return sqlstore.User{}, err
+	}
+	if !same {
+		return sqlstore.User{}, taken
 	}
 	return u, nil
 }
@@ -163,22 +197,29 @@ type Tokens struct {
 
 var platforms = []string{"web", "desktop", "ios", "android", "miniapp", "bot"}
 
-// Login begins a session.
-func (a *Accounts) Login(ctx context.Context, address, username, password, device, platform string) (Tokens, error) {
-	if !slices.Contains(platforms, platform) {
+// Login is what a person gives to begin a session; see Registration for Address and Key.
+type Login struct {
+	Address, Key       string
+	Username, Password string
+	DeviceID, Platform string
+}
+
+// Login begins a session. A retry by its name gives the session that the first try began, with new tokens.
+func (a *Accounts) Login(ctx context.Context, l Login) (Tokens, error) {
+	if !slices.Contains(platforms, l.Platform) {
 		return Tokens{}, chat.RefuseField(chat.CodeInvalidField, "platform", "is none of web, desktop, ios, android, miniapp, bot")
 	}
-	if len(device) > 128 {
+	if len(l.DeviceID) > 128 {
 		return Tokens{}, chat.RefuseField(chat.CodeInvalidField, "device_id", "is over 128 bytes")
 	}
-	if len(username) > 64 || len(password) > maxPassword {
+	if len(l.Username) > 64 || len(l.Password) > maxPassword {
 		return Tokens{}, chat.Refuse(chat.CodeInvalidCredentials, "username and password do not belong together")
 	}
-	wait := max(a.limits.take("a:"+address), a.limits.take("u:"+sqlstore.FoldUsername(username)))
+	wait := max(a.limits.Take("a:"+l.Address), a.limits.Take("u:"+sqlstore.FoldUsername(l.Username)))
 	if wait > 0 {
 		return Tokens{}, chat.Refuse(chat.CodeRateLimited, "too many tries").After(wait)
 	}
-	u, found, err := a.store.UserByName(ctx, username)
+	u, found, err := a.store.UserByName(ctx, l.Username)
 	if err != nil {
 		return Tokens{}, err
 	}
@@ -186,34 +227,54 @@ func (a *Accounts) Login(ctx context.Context, address, username, password, devic
 	if found {
 		hash = u.PasswordHash
 	}
-	ok, err := a.passwords.Matches(ctx, hash, password)
+	ok, err := a.passwords.Matches(ctx, hash, l.Password)
 	if err != nil {
 		return Tokens{}, err
 	}
 	if !ok {
 		return Tokens{}, chat.Refuse(chat.CodeInvalidCredentials, "username and password do not belong together")
 	}
-	id, err := a.ids.NextID()
+	id, err := a.sessionID(u.ID, l.Key)
 	if err != nil {
 		return Tokens{}, err
 	}
-	refresh, refreshHash := newRefresh()
+	refresh, refreshHash := a.newRefresh(id)
 	now := a.now()
 	session := sqlstore.Session{
-		ID: id, User: u.ID, DeviceID: device, Platform: platform, RefreshHash: refreshHash,
+		ID: id, User: u.ID, DeviceID: l.DeviceID, Platform: l.Platform, RefreshHash: refreshHash,
 		CreatedAt: now.UnixMilli(), RefreshedAt: now.UnixMilli(), ExpiresAt: now.Add(a.cfg.RefreshTTL).UnixMilli(),
 	}
-	if err := a.store.CreateSession(ctx, session); err != nil {
+	switch err := a.store.CreateSession(ctx, session); {
+	case errors.Is(err, sqlstore.ErrTaken) && l.Key != "":
+		return a.loginAgain(ctx, u, &session, refresh)
+	case err != nil:
 		return Tokens{}, err
 	}
 	return a.tokensOf(u, id, refresh, now)
 }
 
-func newRefresh() (string, [32]byte) {
-	b := make([]byte, 32)
-	rand.Read(b)
-	text := base64.RawURLEncoding.EncodeToString(b)
-	return text, sha256.Sum256([]byte(text))
+// loginAgain gives new tokens for the session that an earlier try of the same login began.
+func (a *Accounts) loginAgain(ctx context.Context, u sqlstore.User, again *sqlstore.Session, refresh string) (Tokens, error) {
+	now := a.now()
+	for range 3 { // until no other try is faster
+		first, found, err := a.store.SessionByID(ctx, again.ID)
+		switch {
+		case err != nil:
+			return Tokens{}, err
+		case !found || first.User != u.ID || first.DeviceID != again.DeviceID || first.Platform != again.Platform:
+			return Tokens{}, chat.RefuseField(chat.CodeConflict, "client_msg_id", "was used before for another session")
+		case first.RevokedAt > 0 || first.ExpiresAt < now.UnixMilli():
+			return Tokens{}, chat.Refuse(chat.CodeSessionRevoked, "the session that this login began was ended; log in by another name")
+		}
+		err = a.store.RotateRefresh(ctx, first.ID, first.RefreshHash, again.RefreshHash, now.UnixMilli(), again.ExpiresAt)
+		if err == nil {
+			return a.tokensOf(u, first.ID, refresh, now)
+		}
+		if !errors.Is(err, sqlstore.ErrChanged) {
+			return Tokens{}, err
+		}
+	}
+	return Tokens{}, chat.Refuse(chat.CodeUnavailable, "the same login is tried too often at this moment").After(time.Second)
 }
 
 type claims struct {
@@ -234,29 +295,26 @@ func (a *Accounts) tokensOf(u sqlstore.User, session int64, refresh string, now 
 }
 
 // Refresh changes a refresh token for new tokens. A token that was changed before ends its session: two have it, and one
-// of them stole it.
-func (a *Accounts) Refresh(ctx context.Context, address, refresh string) (Tokens, error) {
+// of them stole it. Only a retry with the same token and the same key is answered again, with the same refresh token, for
+// as long as that was not used: the client then lost the answer, and whoever stole the token alone does not know the key.
+func (a *Accounts) Refresh(ctx context.Context, address, refresh, key string) (Tokens, error) {
 	refused := chat.Refuse(chat.CodeSessionRevoked, "the refresh token is not valid (any more)")
 	if len(refresh) > 128 {
 		return Tokens{}, refused
 	}
-	if wait := a.limits.take("f:" + address); wait > 0 {
+	if wait := a.limits.Take("f:" + address); wait > 0 {
 		return Tokens{}, chat.Refuse(chat.CodeRateLimited, "too many tries").After(wait)
 	}
-	hash := sha256.Sum256([]byte(refresh))
-	session, found, err := a.store.SessionByRefreshHash(ctx, hash)
+	id, ours := a.sessionOf(refresh)
+	if !ours {
+		return Tokens{}, refused
+	}
+	session, found, err := a.store.SessionByID(ctx, id)
 	if err != nil {
 		return Tokens{}, err
 	}
 	now := a.now()
 	if !found || session.RevokedAt > 0 || session.ExpiresAt < now.UnixMilli() {
-		return Tokens{}, refused
-	}
-	if session.RefreshHash != hash {
-		a.log.Warn("a refresh token was used twice: its session ends", "session", session.ID)
-		if err := a.Revoke(ctx, session.ID); err != nil {
-			return Tokens{}, err
-		}
 		return Tokens{}, refused
 	}
 	users, err := a.store.Users(ctx, []chat.UserID{session.User})
@@ -266,14 +324,29 @@ func (a *Accounts) Refresh(ctx context.Context, address, refresh string) (Tokens
 	if len(users) == 0 {
 		return Tokens{}, refused
 	}
-	fresh, freshHash := newRefresh()
-	if err := a.store.RotateRefresh(ctx, session.ID, hash, freshHash, now.UnixMilli(), now.Add(a.cfg.RefreshTTL).UnixMilli()); err != nil {
-		if errors.Is(err, sqlstore.ErrChanged) {
-			return Tokens{}, refused
+	fresh, freshHash := a.nextRefresh(id, refresh, key)
+	hash := sha256.Sum256([]byte(refresh))
+	if session.RefreshHash == hash {
+		err := a.store.RotateRefresh(ctx, id, hash, freshHash, now.UnixMilli(), now.Add(a.cfg.RefreshTTL).UnixMilli())
+		if err == nil {
+			return a.tokensOf(users[0], id, fresh, now)
 		}
+		if !errors.Is(err, sqlstore.ErrChanged) {
+			return Tokens{}, err
+		}
+		// Somebody else was faster, perhaps with the same request.
+		if session, _, err = a.store.SessionByID(ctx, id); err != nil {
+			return Tokens{}, err
+		}
+	}
+	if key != "" && session.RevokedAt == 0 && session.PreviousHash == hash && session.RefreshHash == freshHash {
+		return a.tokensOf(users[0], id, fresh, now)
+	}
+	a.log.Warn("a spent refresh token was used: its session ends", "session", id)
+	if err := a.Revoke(ctx, id); err != nil {
 		return Tokens{}, err
 	}
-	return a.tokensOf(users[0], session.ID, fresh, now)
+	return Tokens{}, refused
 }
 
 // Revoke ends a session, and tells every door.

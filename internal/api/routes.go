@@ -10,16 +10,20 @@ import (
 	"tideline/internal/accounts"
 	"tideline/internal/handlers"
 	"tideline/pkg/chat"
+	"tideline/schemas/openapi"
 )
 
 func (s *Server) routes(g *gin.Engine) {
-	v1 := g.Group("/v1")
-	v1.POST("/users", s.register)
-	v1.POST("/sessions", s.login)
-	v1.POST("/sessions/refresh", s.refresh)
+	v1 := g.Group("/v1", s.knownQuery)
+	open := v1.Group("", func(c *gin.Context) { s.fromAddress(c) })
+	open.POST("/users", s.register)
+	open.POST("/sessions", s.login)
+	open.POST("/sessions/refresh", s.refresh)
+	open.GET("/openapi.yaml", s.document("application/yaml", openapi.Document))
+	open.GET("/openapi.json", s.document("application/json", documentJSON()))
 
 	own := v1.Group("", func(c *gin.Context) {
-		if caller, ok := s.caller(c); ok {
+		if caller, ok := s.caller(c); ok && s.fromUser(c, caller) {
 			c.Set(keyCaller, caller)
 		}
 	})
@@ -30,7 +34,7 @@ func (s *Server) routes(g *gin.Engine) {
 	})
 	own.PATCH("/users/me", func(c *gin.Context) {
 		var r handlers.UpdateUserRequest
-		if s.body(c, &r) {
+		if s.body(c, &r) && s.key(c, &r.ClientMsgID) {
 			v, err := s.service.UpdateUser(c.Request.Context(), who(c).User, r)
 			s.answer(c, 200, v, err)
 		}
@@ -66,15 +70,15 @@ func (s *Server) routes(g *gin.Engine) {
 
 	admin := v1.Group("/admin", func(c *gin.Context) { s.isAdmin(c) })
 	admin.POST("/users", func(c *gin.Context) {
-		var r handlers.ExternalUsers
-		if s.body(c, &r) {
+		var r handlers.ImportUsersRequest
+		if s.body(c, &r) && s.key(c, &r.ClientMsgID) {
 			v, err := s.service.ImportUsers(c.Request.Context(), r)
 			s.answer(c, 200, v, err)
 		}
 	})
 	admin.POST("/groups/reserve", func(c *gin.Context) {
 		var r handlers.ReserveGroupRequest
-		if s.body(c, &r) {
+		if s.body(c, &r) && s.key(c, &r.ClientMsgID) {
 			v, err := s.service.ReserveGroup(c.Request.Context(), r)
 			s.answer(c, 200, v, err)
 		}
@@ -148,9 +152,10 @@ func (s *Server) groupRoutes(own *gin.RouterGroup) {
 func (s *Server) conversationRoutes(own *gin.RouterGroup) {
 	own.POST("/conversations/private", func(c *gin.Context) {
 		var r struct {
-			User chat.UserID `json:"user_id"`
+			ClientMsgID string      `json:"client_msg_id"`
+			User        chat.UserID `json:"user_id"`
 		}
-		if s.body(c, &r) {
+		if s.body(c, &r) && s.key(c, &r.ClientMsgID) {
 			v, err := s.service.OpenPrivate(c.Request.Context(), who(c).User, r.User)
 			s.answer(c, 200, v, err)
 		}
@@ -161,8 +166,8 @@ func (s *Server) conversationRoutes(own *gin.RouterGroup) {
 	}))
 	g.POST("/messages", s.send)
 	g.GET("/messages", s.pull)
-	g.GET("/messages/by-client-id/:key", s.of(func(c *gin.Context, u chat.UserID, id chat.ConversationID) (any, error) {
-		return s.service.ByClientID(c.Request.Context(), u, id, c.Param("key"))
+	g.GET("/messages/by-client-id/:client_msg_id", s.of(func(c *gin.Context, u chat.UserID, id chat.ConversationID) (any, error) {
+		return s.service.ByClientID(c.Request.Context(), u, id, c.Param("client_msg_id"))
 	}))
 	g.PATCH("/messages/:seq", s.of(func(c *gin.Context, u chat.UserID, id chat.ConversationID) (any, error) {
 		var r handlers.EditRequest
@@ -188,9 +193,10 @@ func (s *Server) conversationRoutes(own *gin.RouterGroup) {
 	}))
 	g.PUT("/read", s.of(func(c *gin.Context, _ chat.UserID, id chat.ConversationID) (any, error) {
 		var r struct {
-			Seq *int64 `json:"seq"`
+			ClientMsgID string `json:"client_msg_id"`
+			Seq         *int64 `json:"seq"`
 		}
-		if !s.body(c, &r) {
+		if !s.body(c, &r) || !s.key(c, &r.ClientMsgID) {
 			return nil, nil
 		}
 		if r.Seq == nil {
@@ -287,7 +293,8 @@ func (s *Server) number(c *gin.Context, name string) (int64, bool) {
 	return n, true
 }
 
-// key takes the header Idempotency-Key where the body names no client_msg_id.
+// key takes the header Idempotency-Key where the body names no client_msg_id. Whether there has to be one is the call's
+// own to say.
 func (s *Server) key(c *gin.Context, id *string) bool {
 	header := c.GetHeader("Idempotency-Key")
 	switch {
@@ -296,6 +303,13 @@ func (s *Server) key(c *gin.Context, id *string) bool {
 		*id = header
 	case *id != header:
 		s.refuse(c, chat.RefuseField(chat.CodeInvalidField, "client_msg_id", "differs from the header Idempotency-Key"))
+		return false
+	}
+	if *id == "" {
+		return true
+	}
+	if err := chat.ValidateClientMsgID(*id); err != nil {
+		s.refuse(c, err)
 		return false
 	}
 	return true
@@ -312,12 +326,15 @@ func (s *Server) onlyKey(c *gin.Context) (string, bool) {
 
 func (s *Server) register(c *gin.Context) {
 	var r struct {
-		Username string `json:"username"`
-		Password string `json:"password"`
-		Nickname string `json:"nickname"`
+		ClientMsgID string `json:"client_msg_id"`
+		Username    string `json:"username"`
+		Password    string `json:"password"`
+		Nickname    string `json:"nickname"`
 	}
-	if s.body(c, &r) {
-		u, err := s.accounts.Register(c.Request.Context(), c.ClientIP(), r.Username, r.Password, r.Nickname)
+	if s.body(c, &r) && s.key(c, &r.ClientMsgID) {
+		u, err := s.accounts.Register(c.Request.Context(), accounts.Registration{
+			Address: address(c), Key: r.ClientMsgID, Username: r.Username, Password: r.Password, Nickname: r.Nickname,
+		})
 		s.answer(c, http.StatusCreated, handlers.UserOf(u), err)
 	}
 }
@@ -342,23 +359,27 @@ func (s *Server) tokens(c *gin.Context, t accounts.Tokens) tokens {
 
 func (s *Server) login(c *gin.Context) {
 	var r struct {
-		Username string `json:"username"`
-		Password string `json:"password"`
-		DeviceID string `json:"device_id"`
-		Platform string `json:"platform"`
+		ClientMsgID string `json:"client_msg_id"`
+		Username    string `json:"username"`
+		Password    string `json:"password"`
+		DeviceID    string `json:"device_id"`
+		Platform    string `json:"platform"`
 	}
-	if s.body(c, &r) {
-		t, err := s.accounts.Login(c.Request.Context(), c.ClientIP(), r.Username, r.Password, r.DeviceID, r.Platform)
+	if s.body(c, &r) && s.key(c, &r.ClientMsgID) {
+		t, err := s.accounts.Login(c.Request.Context(), accounts.Login{
+			Address: address(c), Key: r.ClientMsgID, Username: r.Username, Password: r.Password, DeviceID: r.DeviceID, Platform: r.Platform,
+		})
 		s.answer(c, http.StatusCreated, s.tokens(c, t), err)
 	}
 }
 
 func (s *Server) refresh(c *gin.Context) {
 	var r struct {
-		Refresh string `json:"refresh_token"`
+		ClientMsgID string `json:"client_msg_id"`
+		Refresh     string `json:"refresh_token"`
 	}
-	if s.body(c, &r) {
-		t, err := s.accounts.Refresh(c.Request.Context(), c.ClientIP(), r.Refresh)
+	if s.body(c, &r) && s.key(c, &r.ClientMsgID) {
+		t, err := s.accounts.Refresh(c.Request.Context(), address(c), r.Refresh, r.ClientMsgID)
 		s.answer(c, http.StatusOK, s.tokens(c, t), err)
 	}
 }
@@ -423,7 +444,7 @@ func (s *Server) pull(c *gin.Context) {
 	}
 	c.Header("ETag", p.ETag)
 	c.Header("Cache-Control", "private, no-cache")
-	if c.GetHeader("If-None-Match") == p.ETag {
+	if matches(c.GetHeader("If-None-Match"), p.ETag) {
 		c.Status(http.StatusNotModified)
 		return
 	}

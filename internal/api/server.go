@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -35,6 +36,12 @@ type Config struct {
 	MaxBody     int64         `conf:"max-body" help:"bytes of a request body at most"`
 	MaxRequests int           `conf:"max-requests" help:"requests under way at most; beyond that clients are told to come back"`
 	Timeout     time.Duration `conf:"timeout" help:"of a whole request"`
+
+	RatePerUser    float64  `conf:"rate-per-user" help:"requests a second that a person may make for long, at this process; 0 for any number"`
+	BurstPerUser   int      `conf:"burst-per-user" help:"requests that a person may make at once"`
+	RatePerAddress float64  `conf:"rate-per-address" help:"requests a second without a valid token that an address (IPv6: a /64) may make for long; 0 for any number"`
+	BurstPerAddr   int      `conf:"burst-per-address" help:"requests without a valid token that an address may make at once"`
+	TrustedProxies []string `conf:"trusted-proxies" help:"addresses or CIDRs of proxies whose X-Forwarded-For is believed; without it an address is who connects"`
 }
 
 // DefaultConfig listens on every address.
@@ -45,6 +52,10 @@ func DefaultConfig() Config {
 		MaxBody:     512 << 10,
 		MaxRequests: 4096,
 		Timeout:     15 * time.Second, // above every wait inside
+		// A person at a client makes a few a second, and some dozens after a start; a busy bot of one account some dozens.
+		RatePerUser: 100, BurstPerUser: 1000,
+		// A company, a campus or a mobile network is one address, and all of its people come back together.
+		RatePerAddress: 50, BurstPerAddr: 1000,
 	}
 }
 
@@ -60,6 +71,19 @@ func (c *Config) Validate() error {
 	if c.MaxRequests < 1 || c.Timeout < time.Second {
 		faults = append(faults, fmt.Errorf("http.max-requests is %d and http.timeout %s", c.MaxRequests, c.Timeout))
 	}
+	if c.RatePerUser < 0 || c.RatePerUser > 0 && c.BurstPerUser < 1 {
+		faults = append(faults, fmt.Errorf("http.rate-per-user is %g and http.burst-per-user %d", c.RatePerUser, c.BurstPerUser))
+	}
+	if c.RatePerAddress < 0 || c.RatePerAddress > 0 && c.BurstPerAddr < 1 {
+		faults = append(faults, fmt.Errorf("http.rate-per-address is %g and http.burst-per-address %d", c.RatePerAddress, c.BurstPerAddr))
+	}
+	for _, p := range c.TrustedProxies {
+		if _, err := netip.ParsePrefix(p); err != nil {
+			if _, err := netip.ParseAddr(p); err != nil {
+				faults = append(faults, fmt.Errorf("http.trusted-proxies has %q, which is no address and no CIDR", p))
+			}
+		}
+	}
 	return errors.Join(faults...)
 }
 
@@ -71,8 +95,10 @@ type Server struct {
 	admin    config.Secret
 	log      *slog.Logger
 	seats    chan struct{}
+	limits   *rates
 	requests *prometheus.CounterVec
 	took     prometheus.Histogram
+	engine   *gin.Engine
 	handler  http.Handler
 	listener net.Listener
 }
@@ -82,27 +108,37 @@ func New(cfg Config, service *handlers.Service, acc *accounts.Accounts, admin co
 	f := promauto.With(registry)
 	s := &Server{
 		cfg: cfg, service: service, accounts: acc, admin: admin, log: log, seats: make(chan struct{}, cfg.MaxRequests),
+		limits:   newRates(cfg, f),
 		requests: f.NewCounterVec(prometheus.CounterOpts{Name: "tideline_http_requests_total", Help: "Requests by status. A rise of 5xx: read the log by request id."}, []string{"status"}),
 		took:     f.NewHistogram(prometheus.HistogramOpts{Name: "tideline_http_seconds", Help: "Time of a request. When it rises: look at ingest's batches and at the store.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 15)}),
 	}
 	gin.SetMode(gin.ReleaseMode)
 	g := gin.New()
 	g.HandleMethodNotAllowed = true
-	_ = g.SetTrustedProxies(nil) // an address is who connects; what stands before us has to be told of explicitly
+	g.UseRawPath = true             // a client_msg_id in an address may have an escaped slash
+	g.RedirectTrailingSlash = false // an address is right or not found; a redirected POST surprises everybody
+	if err := g.SetTrustedProxies(cfg.TrustedProxies); err != nil {
+		_ = g.SetTrustedProxies(nil) // Validate has said so
+	}
 	g.NoRoute(func(c *gin.Context) { s.refuse(c, chat.Refuse(chat.CodeNotFound, "there is nothing at this address")) })
 	g.NoMethod(func(c *gin.Context) {
 		s.refuse(c, chat.Refuse(chat.CodeMethodNotAllowed, "this address does not take %s", c.Request.Method))
 	})
 	g.Use(s.around)
 	s.routes(g)
-	mux := http.NewServeMux()
-	if socket != nil {
-		mux.Handle("GET /v1/ws", socket) // outside of gin: a connection outlives its request
-	}
-	mux.Handle("/", g)
-	s.handler = mux
+	s.engine = g
+	s.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if socket != nil && r.URL.Path == socketPath && r.Method == http.MethodGet {
+			socket.ServeHTTP(w, r) // outside of gin: a connection outlives its request
+			return
+		}
+		g.ServeHTTP(w, r)
+	})
 	return s
 }
+
+// socketPath is where the socket is, where this process has one.
+const socketPath = "/v1/ws"
 
 // Handler gives the door without a listener.
 func (s *Server) Handler() http.Handler { return s.handler }
@@ -242,10 +278,13 @@ func (s *Server) refuse(c *gin.Context, err error) {
 	} else if ours {
 		s.log.ErrorContext(c.Request.Context(), "a request failed", "request_id", view.RequestID, "path", c.FullPath(), "err", err)
 	}
+	status := chat.ReasonFor(view.Code).Status
+	if (status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable) && view.RetryAfterMS <= 0 {
+		view.RetryAfterMS = time.Second.Milliseconds() // whoever is sent away is told when to come back
+	}
 	if view.RetryAfterMS > 0 {
 		c.Header("Retry-After", strconv.FormatInt((view.RetryAfterMS+999)/1000, 10))
 	}
-	status := chat.ReasonFor(view.Code).Status
 	if status == 0 {
 		status = http.StatusInternalServerError
 	}
@@ -281,12 +320,17 @@ func (s *Server) body(c *gin.Context, into any) bool {
 func (s *Server) caller(c *gin.Context) (accounts.Caller, bool) {
 	token, ok := strings.CutPrefix(c.GetHeader("Authorization"), "Bearer ")
 	if !ok {
-		s.refuse(c, chat.Refuse(chat.CodeUnauthenticated, "the header Authorization: Bearer <access token> is missing"))
+		if s.fromAddress(c) {
+			s.refuse(c, chat.Refuse(chat.CodeUnauthenticated, "the header Authorization: Bearer <access token> is missing"))
+		}
 		return accounts.Caller{}, false
 	}
 	caller, err := s.service.Authenticate(c.Request.Context(), token)
 	if err != nil {
-		s.refuse(c, err)
+		// Who tries tokens is counted as somebody without one.
+		if chat.ReasonFor(chat.CodeOf(err)).Status != http.StatusUnauthorized || s.fromAddress(c) {
+			s.refuse(c, err)
+		}
 		return caller, false
 	}
 	return caller, true
@@ -300,7 +344,9 @@ func (s *Server) isAdmin(c *gin.Context) bool {
 		return false
 	}
 	if subtle.ConstantTimeCompare([]byte(token), []byte(want)) != 1 {
-		s.refuse(c, chat.Refuse(chat.CodeUnauthenticated, "this is not the administrators' token"))
+		if s.fromAddress(c) {
+			s.refuse(c, chat.Refuse(chat.CodeUnauthenticated, "this is not the administrators' token"))
+		}
 		return false
 	}
 	return true

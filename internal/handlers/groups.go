@@ -61,7 +61,7 @@ func (s *Service) CreateGroup(ctx context.Context, u chat.UserID, r CreateGroupR
 	}
 	create.Conversation = chat.GroupConversation(1) // any, until it is reserved: the shape is judged first
 	if err := create.Validate(); err != nil {
-		return Group{}, err
+		return Group{}, inRequest(err)
 	}
 	hash := s.hasher.Hash(&chat.Command{Type: chat.KindCreate, Create: &chat.Create{Name: r.Name, AvatarURL: r.AvatarURL, HistoryVisible: r.HistoryVisible, Members: members}})
 	id, err := s.reserve(ctx, u, r.ClientMsgID, hash)

@@ -44,11 +44,11 @@ func (s *Service) Send(ctx context.Context, u chat.UserID, r SendRequest) (Sent,
 		Message: &chat.Message{Type: r.Type, Content: r.Content, Mentions: r.Mentions, Recipients: r.Recipients, ReplyTo: r.ReplyTo, Receipt: r.Receipt},
 	}
 	if err := c.Validate(); err != nil {
-		return Sent{}, err
+		return Sent{}, inRequest(err)
 	}
 	o, err := s.sender.Send(ctx, c)
 	if err != nil {
-		return Sent{}, err
+		return Sent{}, inRequest(err)
 	}
 	if !o.Numbered {
 		return Sent{Conversation: r.Conversation, Status: "accepted", ClientMsgID: r.ClientMsgID}, nil
@@ -74,7 +74,7 @@ func (s *Service) commands(ctx context.Context, list []*chat.Command) ([]int64, 
 			c.ClientMsgID = newClientMsgID() // without one, a retry is a new act
 		}
 		if err := c.Validate(); err != nil {
-			return nil, err
+			return nil, inRequest(err)
 		}
 	}
 	pending := make([]*sender.Pending, 0, len(list))
@@ -106,7 +106,7 @@ func (s *Service) commands(ctx context.Context, list []*chat.Command) ([]int64, 
 		}
 	}
 	if fault != nil {
-		return nil, fault
+		return nil, inRequest(fault)
 	}
 	wait, cancel := context.WithTimeout(ctx, 5*toldWait)
 	defer cancel()

@@ -69,10 +69,12 @@ func usersOf(list []sqlstore.User) Users {
 	return out
 }
 
-// UpdateUserRequest changes what the caller is called and looks like.
+// UpdateUserRequest changes what the caller is called and looks like. Doing it twice is doing it once, so that its name
+// (ClientMsgID) needs no memory.
 type UpdateUserRequest struct {
-	Nickname  *string `json:"nickname,omitempty"`
-	AvatarURL *string `json:"avatar_url,omitempty"`
+	ClientMsgID string  `json:"client_msg_id,omitempty"`
+	Nickname    *string `json:"nickname,omitempty"`
+	AvatarURL   *string `json:"avatar_url,omitempty"`
 }
 
 // UpdateUser changes the caller.
@@ -109,42 +111,53 @@ func (s *Service) users(ctx context.Context, ids map[chat.UserID]bool) (map[stri
 
 // ExternalUser is a person whose identity comes from elsewhere.
 type ExternalUser struct {
-	ExternalID string      `json:"external_id"`
-	Nickname   string      `json:"nickname,omitempty"`
-	User       chat.UserID `json:"user_id,omitempty"`
+	ExternalID string `json:"external_id"`
+	Nickname   string `json:"nickname"`
 }
 
-// ExternalUsers is a batch of them.
-type ExternalUsers struct {
-	Users []ExternalUser `json:"users"`
+// ImportUsersRequest is a batch of them. Doing it twice is doing it once: external ids name people.
+type ImportUsersRequest struct {
+	ClientMsgID string         `json:"client_msg_id,omitempty"`
+	Users       []ExternalUser `json:"users"`
+}
+
+// ImportedUser is who an external id is.
+type ImportedUser struct {
+	ExternalID string      `json:"external_id"`
+	User       chat.UserID `json:"user_id"`
+}
+
+// ImportedUsers are they, in the order of the request.
+type ImportedUsers struct {
+	Users []ImportedUser `json:"users"`
 }
 
 // ImportUsers gives people by external id, and creates those who are missing. For administrators.
-func (s *Service) ImportUsers(ctx context.Context, r ExternalUsers) (ExternalUsers, error) {
+func (s *Service) ImportUsers(ctx context.Context, r ImportUsersRequest) (ImportedUsers, error) {
 	if len(r.Users) == 0 || len(r.Users) > maxUserBatch {
-		return r, chat.RefuseField(chat.CodeInvalidField, "users", "has not 1 to %d entries", maxUserBatch)
+		return ImportedUsers{}, chat.RefuseField(chat.CodeInvalidField, "users", "has not 1 to %d entries", maxUserBatch)
 	}
 	people := make([]sqlstore.ExternalUser, len(r.Users))
 	for i, u := range r.Users {
 		if u.ExternalID == "" || len(u.ExternalID) > 255 {
-			return r, chat.RefuseField(chat.CodeInvalidField, "users.external_id", "has not 1 to 255 bytes")
+			return ImportedUsers{}, chat.RefuseField(chat.CodeInvalidField, "users.external_id", "has not 1 to 255 bytes")
 		}
 		if err := chat.ValidateName("users.nickname", u.Nickname); err != nil {
-			return r, err
+			return ImportedUsers{}, err
 		}
 		id, err := s.ids.NextID()
 		if err != nil {
-			return r, err
+			return ImportedUsers{}, err
 		}
 		people[i] = sqlstore.ExternalUser{ExternalID: u.ExternalID, Nickname: u.Nickname, ID: chat.UserID(id)}
 	}
 	ids, err := s.store.UpsertExternal(ctx, people, s.now().UnixMilli())
 	if err != nil {
-		return r, err
+		return ImportedUsers{}, err
 	}
-	out := ExternalUsers{}
+	out := ImportedUsers{}
 	for _, u := range r.Users {
-		out.Users = append(out.Users, ExternalUser{ExternalID: u.ExternalID, User: ids[u.ExternalID]})
+		out.Users = append(out.Users, ImportedUser{ExternalID: u.ExternalID, User: ids[u.ExternalID]})
 	}
 	return out, nil
 }

@@ -23,26 +23,20 @@ type Session struct {
 
 const sessionColumns = "session_id, user_id, device_id, platform, refresh_hash, previous_hash, created_at, refreshed_at, expires_at, revoked_at"
 
-// CreateSession stores a login.
+// CreateSession stores a login; ErrTaken where there is a session with this id.
 func (s *Store) CreateSession(ctx context.Context, v Session) error {
 	_, err := s.exec(ctx, "creating a session",
 		"INSERT INTO sessions (session_id, user_id, device_id, platform, refresh_hash, created_at, refreshed_at, expires_at) VALUES "+rowsOf(1, 8),
 		v.ID, int64(v.User), v.DeviceID, v.Platform, v.RefreshHash[:], v.CreatedAt, v.RefreshedAt, v.ExpiresAt)
+	if s.dialect.duplicate(err) {
+		return ErrTaken
+	}
 	return err
 }
 
 // SessionByID gives a session, or false.
 func (s *Store) SessionByID(ctx context.Context, id int64) (Session, bool, error) {
 	return s.session(ctx, "session_id = ?", id)
-}
-
-// SessionByRefreshHash gives the session whose present refresh token, or the one before, has a hash; or false.
-func (s *Store) SessionByRefreshHash(ctx context.Context, hash [32]byte) (Session, bool, error) {
-	v, ok, err := s.session(ctx, "refresh_hash = ?", hash[:])
-	if ok || err != nil {
-		return v, ok, err
-	}
-	return s.session(ctx, "previous_hash = ?", hash[:])
 }
 
 func (s *Store) session(ctx context.Context, where string, arg any) (v Session, ok bool, err error) {

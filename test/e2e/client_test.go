@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"tideline/schemas/openapi/openapitest"
 )
 
 // person is a client that keeps the contract and nothing else.
@@ -22,6 +24,13 @@ type person struct {
 	id    string
 	name  string
 	token string
+	http  *http.Client // holds every answer against the OpenAPI document
+}
+
+// contractual gives a client that fails the test for every exchange that the OpenAPI document does not allow.
+func contractual(t *testing.T) *http.Client {
+	t.Helper()
+	return &http.Client{Transport: openapitest.Transport(t, http.DefaultTransport)}
 }
 
 func (p *person) call(method, path string, body, into any) int {
@@ -53,7 +62,7 @@ func (p *person) raw(method, path string, body any) (int, []byte) {
 	if p.token != "" {
 		r.Header.Set("Authorization", "Bearer "+p.token)
 	}
-	res, err := http.DefaultClient.Do(r)
+	res, err := p.http.Do(r)
 	if err != nil {
 		return 0, []byte(err.Error())
 	}
@@ -104,7 +113,7 @@ const password = "correct horse battery"
 
 func join(t *testing.T, base, wsBase, name string) *person {
 	t.Helper()
-	p := &person{t: t, base: base, wsURL: wsBase, name: name}
+	p := &person{t: t, base: base, wsURL: wsBase, name: name, http: contractual(t)}
 	var u struct {
 		ID string `json:"user_id"`
 	}

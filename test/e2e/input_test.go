@@ -31,10 +31,10 @@ func TestStandalone_RefusesBadInputClearly(t *testing.T) {
 		{ada, "POST", messages, `{"client_msg_id":`, 400, "malformed", ""},
 		{ada, "POST", messages, message(`,"colour":1`), 400, "unknown_field", "colour"},
 		{ada, "POST", messages, message(`,"reply_to":"one"`), 400, "invalid_field", "reply_to"},
-		{ada, "POST", messages, message(`,"reply_to":99`), 400, "invalid_field", "message.reply_to"},
+		{ada, "POST", messages, message(`,"reply_to":99`), 400, "invalid_field", "reply_to"},
 		{ada, "POST", messages, "{\"client_msg_id\":\"x\",\"type\":\"text\",\"content\":{\"text\":\"\xff\"}}", 400, "malformed", ""},
 		{ada, "POST", messages, `{"type":"text","content":{"text":"a"}}`, 400, "invalid_field", "client_msg_id"},
-		{ada, "POST", messages, `{"client_msg_id":"x","type":"text","content":{"text":"` + strings.Repeat("a", 70_000) + `"}}`, 413, "too_large", "message.content"},
+		{ada, "POST", messages, `{"client_msg_id":"x","type":"text","content":{"text":"` + strings.Repeat("a", 70_000) + `"}}`, 413, "too_large", "content"},
 		{ada, "POST", messages, strings.Repeat(" ", 2<<20), 413, "too_large", ""},
 		{ada, "POST", "/conversations/g-0/messages", message(""), 400, "invalid_field", "conversation_id"},
 		{ada, "POST", "/conversations/g-77/messages", message(""), 404, "conversation_not_found", ""},
@@ -62,7 +62,7 @@ func TestStandalone_RefusesBadInputClearly(t *testing.T) {
 		}
 		r.Header.Set("Authorization", "Bearer "+c.who.token)
 		r.Header.Set("Content-Type", "application/json")
-		res, err := http.DefaultClient.Do(r)
+		res, err := c.who.http.Do(r)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}

@@ -1,0 +1,103 @@
+package limits
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestKeyed_GivesABurstAndThenARate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := New[string](2, 5, 10, time.Now)
+		for i := range 5 {
+			if wait := k.Take("ada"); wait != 0 {
+				t.Fatalf("number %d of a burst of 5 has to wait %s", i+1, wait)
+			}
+		}
+		wait := k.Take("ada")
+		if wait <= 0 || wait > 500*time.Millisecond {
+			t.Fatalf("beyond the burst one has to wait %s, at two a second", wait)
+		}
+		if k.Take("bob") != 0 {
+			t.Fatal("bob pays for ada")
+		}
+		time.Sleep(wait)
+		if k.Take("ada") != 0 || k.Take("ada") == 0 {
+			t.Fatal("after the wait there is not exactly one")
+		}
+		time.Sleep(time.Hour)
+		for range 5 {
+			if k.Take("ada") != 0 {
+				t.Fatal("a rest does not fill the bucket")
+			}
+		}
+		if k.Take("ada") == 0 {
+			t.Fatal("a long rest gives more than the burst")
+		}
+	})
+}
+
+// However calls are spread, no window of time sees more than the burst and what the rate gives in it.
+func TestKeyed_NeverGivesMoreThanBurstAndRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const perSecond, burst = 7.0, 4
+		k := New[int](perSecond, burst, 3, time.Now)
+		random := rand.New(rand.NewPCG(1, 2))
+		var given []time.Time
+		for range 5000 {
+			time.Sleep(time.Duration(random.Int64N(int64(200 * time.Millisecond))))
+			if k.Take(1) == 0 {
+				given = append(given, time.Now())
+			}
+		}
+		for i := range given {
+			for j := i; j < min(i+100, len(given)); j++ {
+				if most := burst + perSecond*given[j].Sub(given[i]).Seconds() + 1e-6; float64(j-i+1) > most {
+					t.Fatalf("%d in %s, at most %.2f are allowed", j-i+1, given[j].Sub(given[i]), most)
+				}
+			}
+		}
+		if len(given) < 2000 {
+			t.Fatalf("only %d of 5000 calls at ten a second were let in, at a rate of seven", len(given))
+		}
+	})
+}
+
+func TestKeyed_RemembersABoundedNumberAndForgetsTheQuietest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := New[string](1, 1, 100, time.Now)
+		k.Take("busy")
+		for i := range 1000 {
+			k.Take(fmt.Sprint(i))
+			if k.Take("busy") == 0 {
+				t.Fatalf("after %d others the busy one has a full bucket again", i)
+			}
+		}
+		if n := k.Len(); n != 100 {
+			t.Fatalf("%d keys are remembered, at most 100 should be", n)
+		}
+	})
+}
+
+func TestKeyed_CountsRightUnderConcurrency(t *testing.T) {
+	k := New[int](1e-9, 1000, 4, time.Now)
+	var got atomic.Int64
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 500 {
+				if k.Take(1) == 0 {
+					got.Add(1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if got.Load() != 1000 {
+		t.Fatalf("%d were let in, and the bucket has 1000", got.Load())
+	}
+}

@@ -334,7 +334,7 @@ func key() string { return uuid.Must(uuid.NewV7()).String() }
 // group makes a group and gives its address.
 func (p *person) group(members ...*person) string {
 	p.t.Helper()
-	var ids []string
+	ids := []string{}
 	for _, o := range members {
 		ids = append(ids, o.id)
 	}
@@ -378,6 +378,17 @@ func (e *entry) UnmarshalJSON(b []byte) error {
 	}
 	*e = entry(v)
 	return nil
+}
+
+// text gives the words of a text.
+func (e *entry) text() string {
+	var c struct {
+		Text string `json:"text"`
+	}
+	if err := json.Unmarshal(e.Content, &c); err != nil {
+		return "no text: " + err.Error()
+	}
+	return c.Text
 }
 
 type page struct {

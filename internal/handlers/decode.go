@@ -16,8 +16,11 @@ func Decode(body []byte, into any) error {
 	if !utf8.Valid(body) {
 		return chat.Refuse(chat.CodeMalformed, "the body is not valid UTF-8")
 	}
-	if len(bytes.TrimSpace(body)) == 0 {
+	switch trimmed := bytes.TrimSpace(body); {
+	case len(trimmed) == 0:
 		body = []byte("{}")
+	case string(trimmed) == "null": // which would pass for an object without fields
+		return chat.Refuse(chat.CodeMalformed, "the body is null, not an object")
 	}
 	dec := json.NewDecoder(bytes.NewReader(body))
 	dec.DisallowUnknownFields()

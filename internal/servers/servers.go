@@ -394,10 +394,21 @@ func (p *Process) ClickHouseDatabase() string {
 	return fmt.Sprintf("http://%s/tideline_%d", p.Addr, rand.Int64())
 }
 
+// ClickHouseLibrary gives the path of the engine's library, for programs that start it themselves.
+func ClickHouseLibrary(t testing.TB) string {
+	t.Helper()
+	path := library()
+	if _, err := os.Stat(path); err != nil {
+		missing(t, "the ClickHouse engine", err)
+	}
+	return path
+}
+
+func library() string { return filepath.Join(root(), ".tools", "chdb-"+chdbVersion, "libchdb.so") }
+
 // newClickHouse starts cmd/chdb: the engine in a process of its own, behind ClickHouse's HTTP interface.
 func newClickHouse(t testing.TB, data string) (*Process, error) {
-	library := filepath.Join(root(), ".tools", "chdb-"+chdbVersion, "libchdb.so")
-	if _, err := os.Stat(library); err != nil {
+	if _, err := os.Stat(library()); err != nil {
 		return nil, err
 	}
 	binary := filepath.Join(data, "chdb")
@@ -412,7 +423,7 @@ func newClickHouse(t testing.TB, data string) (*Process, error) {
 	}
 	p := &Process{t: t, name: "chDB", Addr: fmt.Sprintf("127.0.0.1:%d", port)}
 	p.start = func() (*exec.Cmd, error) {
-		return exec.Command(binary, "-chdb.library="+library, "-chdb.data-dir="+filepath.Join(data, "data"), "-chdb.addr="+p.Addr), nil
+		return exec.Command(binary, "-chdb.library="+library(), "-chdb.data-dir="+filepath.Join(data, "data"), "-chdb.addr="+p.Addr), nil
 	}
 	p.ready = func(ctx context.Context) error {
 		r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.Addr+"/ping", nil)

@@ -21,33 +21,40 @@ type cluster struct {
 	api, pusher, timeline *process
 	ingest                [2]*process
 	mysql                 string
+	// tideline runs the operators' command, and gives what it prints.
+	tideline func(args ...string) string
 }
 
 func startCluster(t *testing.T) *cluster {
 	t.Helper()
 	k, r := servers.StartKafka(t), servers.Redis(t)
 	c := &cluster{redis: r, mysql: servers.MySQL(t)}
+	archive := servers.ClickHouse(t)
+	c.clickhouse = func() string { return archive }
 	env := []string{
 		"TIDELINE_KAFKA_BROKERS=" + k.Addr, "TIDELINE_KAFKA_PARTITIONS=8", "TIDELINE_KAFKA_REPLICATION=1", "TIDELINE_KAFKA_MIN_IN_SYNC=1",
 		"TIDELINE_KAFKA_SESSION_TIMEOUT=3s", "TIDELINE_STORE_DSN=" + c.mysql, "TIDELINE_REDIS_ADDRS=" + r.Addr, "TIDELINE_OPS_ADDR=127.0.0.1:0",
 	}
 	secrets := []string{"TIDELINE_INGEST_HASH_KEY=a hash key of the tests"}
 	door := append(append([]string{"TIDELINE_AUTH_TOKEN_KEY=a token key of the tests, long enough"}, secrets...), env...)
-	prepare := func(args ...string) {
+	archiving := append([]string{"TIDELINE_ARCHIVE_ADDR=" + archive}, env...)
+	c.tideline = func(args ...string) string {
 		t.Helper()
 		cmd := exec.Command(built(t, "tideline"), args...)
-		cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, env...)
-		if out, err := cmd.CombinedOutput(); err != nil {
+		cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, archiving...)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
 			t.Fatalf("tideline %s: %v\n%s", strings.Join(args, " "), err, out)
 		}
+		return string(out)
 	}
-	prepare("migrate")
-	prepare("topics", "create")
+	c.tideline("migrate")
+	c.tideline("topics", "create")
 	httpAddr, wsAddr := freePort(t), freePort(t)
 	for i := range c.ingest {
 		c.ingest[i] = start(t, "ingest", append(secrets, env...)...)
 	}
-	c.timeline = start(t, "timeline", env...)
+	c.timeline = start(t, "timeline", archiving...)
 	c.api = start(t, "api", append(door, "TIDELINE_HTTP_ADDR="+httpAddr)...)
 	c.pusher = start(t, "pusher", append(door, "TIDELINE_HTTP_ADDR="+wsAddr)...)
 	c.http, c.ws, c.kafka = "http://"+httpAddr, "http://"+wsAddr, k.Addr
@@ -82,6 +89,33 @@ func TestCluster_LosesNothingThatWasAnsweredWhenPartsAreKilled(t *testing.T) {
 		c.parts[i].kill()
 		c.parts[i].start()
 	})
+}
+
+func TestCluster_FillsAnArchiveThatHasLostSomething(t *testing.T) {
+	c := startCluster(t)
+	ada := join(t, c.http, c.ws, "ada")
+	var g struct {
+		ID string `json:"conversation_id"`
+	}
+	ada.eventually(201, "POST", "/groups", map[string]any{"name": "Attic"}, &g)
+	gone := ada.send(g.ID, "1", "taken back")
+	ada.must(200, "DELETE", fmt.Sprintf("/conversations/%s/messages/%d", g.ID, gone.Seq), nil, nil)
+	a := c.archived(t, g.ID, ada.send(g.ID, "2", "kept").Seq)
+	if err := a.conn.Exec(t.Context(), "TRUNCATE TABLE messages"); err != nil {
+		t.Fatal(err)
+	}
+	c.timeline.kill()
+	if out := c.tideline("archive", "fill"); !strings.Contains(out, "4 rows were filled in") {
+		t.Fatalf("the fill says %s", out)
+	}
+	c.timeline.start()
+	c.archived(t, g.ID, ada.send(g.ID, "3", "and on").Seq)
+	if n := a.count("SELECT countIf(text = 'taken back') FROM messages"); n != 0 {
+		t.Fatal("what was recalled came back with the fill")
+	}
+	if n := a.count("SELECT countIf(text = 'kept') FROM messages"); n != 1 {
+		t.Fatalf("what was said stands %d times", n)
+	}
 }
 
 func TestCluster_TakesRecordsOfAForeignPartitioner(t *testing.T) {

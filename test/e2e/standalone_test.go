@@ -150,6 +150,8 @@ type platform struct {
 	http  string // base address of the api
 	ws    string // base address of the sockets
 	kafka string
+	// clickhouse gives the address of the archive's database.
+	clickhouse func() string
 	// restart ends everything as a power cut does, and starts it again.
 	restart func()
 	parts   []*process
@@ -157,9 +159,18 @@ type platform struct {
 
 func standalone(t *testing.T) *platform {
 	t.Helper()
-	addr, kafkaAddr := freePort(t), freePort(t)
-	p := start(t, "standalone", "TIDELINE_HTTP_ADDR="+addr, "TIDELINE_KAFKA_ADDR="+kafkaAddr, "TIDELINE_OPS_ADDR=127.0.0.1:0", "TIDELINE_DATA_DIR="+t.TempDir())
+	addr, kafkaAddr, clickhouseAddr, dir := freePort(t), freePort(t), freePort(t), t.TempDir()
+	built(t, "chdb") // standalone looks for it beside itself
+	p := start(t, "standalone", "TIDELINE_HTTP_ADDR="+addr, "TIDELINE_KAFKA_ADDR="+kafkaAddr, "TIDELINE_OPS_ADDR=127.0.0.1:0", "TIDELINE_DATA_DIR="+dir,
+		"TIDELINE_CLICKHOUSE_ADDR="+clickhouseAddr, "TIDELINE_CLICKHOUSE_LIBRARY="+servers.ClickHouseLibrary(t))
 	return &platform{
+		clickhouse: func() string {
+			password, err := os.ReadFile(filepath.Join(dir, "clickhouse-password"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return "http://default:" + strings.TrimSpace(string(password)) + "@" + clickhouseAddr + "/tideline"
+		},
 		http: "http://" + addr, ws: "http://" + addr, kafka: kafkaAddr, parts: []*process{p},
 		restart: func() { p.kill(); p.start() },
 	}
@@ -284,8 +295,16 @@ func converse(t *testing.T, pf *platform) {
 		t.Fatalf("after a restart, the retry of %d was answered %+v", second.Seq, again)
 	}
 	before := int64(len(ada.history(g.ID)))
-	if next := ada.send(g.ID, "after", "still here"); next.Seq != before+1 {
+	next := ada.send(g.ID, "after", "still here")
+	if next.Seq != before+1 {
 		t.Fatalf("%d numbers were there, and the next one is %d", before, next.Seq)
+	}
+	a := pf.archived(t, g.ID, next.Seq)
+	if left := a.count("SELECT countIf(text != '' OR content != '' OR NOT recalled) FROM messages WHERE conversation_id = ? AND seq = ?", g.ID, first.Seq); left != 0 {
+		t.Fatal("what was recalled stands in the archive")
+	}
+	if hi := a.count("SELECT countIf(text = 'hi!') FROM messages WHERE conversation_id = ? AND seq = ?", g.ID, second.Seq); hi != 1 {
+		t.Fatal("what was edited stands in the archive as it was")
 	}
 }
 
@@ -343,6 +362,7 @@ func survive(t *testing.T, pf *platform, kills int, kill func(i int)) {
 		}
 		at[m.Key] = m.Seq
 	}
+	pf.archived(t, g.ID, end.Seq)
 	total := 0
 	for _, list := range answered {
 		total += len(list)

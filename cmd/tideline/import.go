@@ -1,0 +1,43 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"tideline/internal/config"
+	"tideline/internal/importer"
+	"tideline/internal/kafka"
+)
+
+// importExport moves a community in. It fails where something was not numbered, so that scripts see it.
+func importExport(ctx context.Context, args []string, out io.Writer) error {
+	cfg, kc := importer.DefaultConfig(), kafka.DefaultConfig()
+	sections := []config.Section{{Name: "import", Into: &cfg}, {Name: "kafka", Into: &kc}}
+	loaded, err := config.Load("tideline import", args, ours(os.Environ(), sections), os.Stderr, sections...)
+	switch {
+	case err != nil:
+		return err
+	case loaded.PrintConfig:
+		return loaded.Print(out)
+	case len(loaded.Args) != 1:
+		return errors.New("give the file to import, behind the flags")
+	}
+	info, err := os.Stderr.Stat()
+	terminal := err == nil && info.Mode()&os.ModeCharDevice != 0
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	report, err := importer.New(cfg, kc, log, os.Stderr, terminal).Run(ctx, loaded.Args[0])
+	if err != nil {
+		return err
+	}
+	if err := report.Print(out); err != nil {
+		return err
+	}
+	if report.Rejected() > 0 || report.Missing() > 0 {
+		return fmt.Errorf("%d lines were rejected and %d have no outcome", report.Rejected(), report.Missing())
+	}
+	return nil
+}

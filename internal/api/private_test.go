@@ -46,9 +46,9 @@ func TestPrivate_BeginsWithItsFirstMessage(t *testing.T) {
 func TestPrivate_IsForItsTwoPeopleOnly(t *testing.T) {
 	ada, bob, eve := join(t, "ada"), join(t, "bob"), join(t, "eve")
 	cid := between(ada, bob)
-	// A stranger is told the same whether the conversation has begun or not, but for what does not exist.
 	eve.call("POST", "/conversations/"+cid+"/messages", words("let me in")).refused(403, "not_a_member", "")
 	ada.say(cid, "psst")
+	ada.pull(cid, "?told=1")
 	for _, method := range []string{"GET", "POST"} {
 		var body any
 		if method == "POST" {

@@ -11,14 +11,19 @@ func (p *person) read(cid string, seq int64) (read, unread, total int64) {
 	return a.number("read_seq"), a.number("unread"), a.number("unread_total")
 }
 
+// told waits as a client does that was told of a number.
+func (p *person) told(cid string, seq int64) {
+	p.t.Helper()
+	p.pull(cid, fmt.Sprintf("?limit=1&told=%d", seq))
+}
+
 func TestRead_CountsExactlyAndNeverMovesBack(t *testing.T) {
 	ada, bob := join(t, "ada"), join(t, "bob")
 	one, two := ada.group(bob), ada.group(bob)
 	for range 5 {
-		ada.say(one, "x")
+		bob.told(one, ada.say(one, "x"))
 	}
-	last := ada.say(two, "y")
-	bob.pull(two, fmt.Sprintf("?told=%d", last))
+	bob.told(two, ada.say(two, "y"))
 	for _, c := range []struct{ seq, read, unread, total int64 }{
 		{3, 3, 3, 4}, {2, 3, 3, 4}, {0, 3, 3, 4}, {3, 3, 3, 4}, {5, 5, 1, 2}, {9999, 6, 0, 1}, {1, 6, 0, 1},
 	} {
@@ -43,7 +48,7 @@ func TestRead_DoesNotCountNoticesNorWhatWasRecalled(t *testing.T) {
 	ada, bob := join(t, "ada"), join(t, "bob")
 	cid := ada.group(bob)
 	first := ada.say(cid, "one")
-	ada.say(cid, "two")
+	bob.told(cid, ada.say(cid, "two"))
 	ada.call("PATCH", "/groups/"+cid, m{"name": "Renamed"}).must(200)
 	unread := func(want float64) {
 		t.Helper()
@@ -75,6 +80,7 @@ func TestReceipts_CountWhoHasRead(t *testing.T) {
 	cid := ada.group(bob, eve)
 	first := ada.say(cid, "one")
 	second := ada.say(cid, "two")
+	bob.told(cid, second)
 	bob.read(cid, second)
 	eve.read(cid, first)
 	late := ada.call("POST", "/groups/"+cid+"/members", m{"user_ids": []string{zoe.id}}).must(200).number("seq")

@@ -79,6 +79,7 @@ func (s *Service) raise(ctx context.Context, caller accounts.Caller, v *summary,
 	if err != nil {
 		return mark, chat.Refuse(chat.CodeUnavailable, "the log does not take read marks for now").After(2 * toldWait).Because(err)
 	}
+	s.raised.add(v.c.ID, caller.User, mark)
 	if err := s.marks.Raise(ctx, []chat.ReadMark{m}); err != nil {
 		s.log.Debug("a fast read mark was not raised; the writer does it", "err", err)
 	}

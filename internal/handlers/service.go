@@ -82,6 +82,7 @@ type Service struct {
 	blocks   *blocks.Cache
 	views    *views
 	profiles *profiles
+	raised   *raised
 	now      func() time.Time
 }
 
@@ -110,6 +111,7 @@ func New(p Parts) *Service {
 	s.blocks = blocks.New(p.Store, int(p.Config.CacheBytes), encodeMessage, blocks.NewMetrics(p.Registry))
 	s.views = newViews(p.Store, p.Heads)
 	s.profiles = newProfiles(p.Store)
+	s.raised = newRaised()
 	p.Heads.Subscribe(func(n chat.Notify) {
 		s.blocks.Invalidate(n.Conversation, n.ChangedSeqs)
 		s.views.take(n)

@@ -41,6 +41,9 @@ func (s *Service) summaries(ctx context.Context, u chat.UserID, past bool) ([]su
 		if f, there := fast[m.Conversation]; ready && there && f.Seq > m.ReadSeq && m.Present() {
 			out[i].mark = f
 		}
+		if m.Present() {
+			out[i].mark = s.raised.atLeast(out[i].mark, m.Conversation, u, out[i].c.MaxSeq)
+		}
 	}
 	return out, s.count(ctx, u, out)
 }
@@ -141,6 +144,9 @@ func (s *Service) Conversation(ctx context.Context, u chat.UserID, id chat.Conve
 	v := []summary{{c: c, m: m, mark: timeline.Mark{Seq: m.ReadSeq, Ordinal: m.ReadOrdinal}}}
 	if fast, ready, err := s.marks.OfUser(ctx, u); err == nil && ready && fast[id].Seq > m.ReadSeq && m.Present() && fast[id].Seq <= c.MaxSeq {
 		v[0].mark = fast[id]
+	}
+	if m.Present() {
+		v[0].mark = s.raised.atLeast(v[0].mark, id, u, c.MaxSeq)
 	}
 	if err := s.count(ctx, u, v); err != nil {
 		return Conversation{}, err

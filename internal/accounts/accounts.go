@@ -206,11 +206,8 @@ type Login struct {
 
 // Login begins a session. A retry by its name gives the session that the first try began, with new tokens.
 func (a *Accounts) Login(ctx context.Context, l Login) (Tokens, error) {
-	if !slices.Contains(platforms, l.Platform) {
-		return Tokens{}, chat.RefuseField(chat.CodeInvalidField, "platform", "is none of web, desktop, ios, android, miniapp, bot")
-	}
-	if len(l.DeviceID) > 128 {
-		return Tokens{}, chat.RefuseField(chat.CodeInvalidField, "device_id", "is over 128 bytes")
+	if err := checkDevice(l.Platform, l.DeviceID); err != nil {
+		return Tokens{}, err
 	}
 	if len(l.Username) > 64 || len(l.Password) > maxPassword {
 		return Tokens{}, chat.Refuse(chat.CodeInvalidCredentials, "username and password do not belong together")
@@ -234,18 +231,55 @@ func (a *Accounts) Login(ctx context.Context, l Login) (Tokens, error) {
 	if !ok {
 		return Tokens{}, chat.Refuse(chat.CodeInvalidCredentials, "username and password do not belong together")
 	}
-	id, err := a.sessionID(u.ID, l.Key)
+	return a.begin(ctx, u, l.Key, l.DeviceID, l.Platform)
+}
+
+// Admission is what a backend gives that has made sure by itself who somebody is; see Registration for Key.
+type Admission struct {
+	Key                string
+	User               chat.UserID
+	DeviceID, Platform string
+}
+
+// Admit begins a session without a password, for people whose identity comes from elsewhere. It is for administrators. A
+// retry by its name gives the session that the first try began, with new tokens.
+func (a *Accounts) Admit(ctx context.Context, m Admission) (Tokens, error) {
+	if err := checkDevice(m.Platform, m.DeviceID); err != nil {
+		return Tokens{}, err
+	}
+	list, err := a.store.Users(ctx, []chat.UserID{m.User})
+	switch {
+	case err != nil:
+		return Tokens{}, err
+	case len(list) == 0:
+		return Tokens{}, chat.RefuseField(chat.CodeUserUnknown, "user_id", "there is no such user")
+	}
+	return a.begin(ctx, list[0], m.Key, m.DeviceID, m.Platform)
+}
+
+func checkDevice(platform, deviceID string) error {
+	if !slices.Contains(platforms, platform) {
+		return chat.RefuseField(chat.CodeInvalidField, "platform", "is none of web, desktop, ios, android, miniapp, bot")
+	}
+	if len(deviceID) > 128 {
+		return chat.RefuseField(chat.CodeInvalidField, "device_id", "is over 128 bytes")
+	}
+	return nil
+}
+
+func (a *Accounts) begin(ctx context.Context, u sqlstore.User, key, deviceID, platform string) (Tokens, error) {
+	id, err := a.sessionID(u.ID, key)
 	if err != nil {
 		return Tokens{}, err
 	}
 	refresh, refreshHash := a.newRefresh(id)
 	now := a.now()
 	session := sqlstore.Session{
-		ID: id, User: u.ID, DeviceID: l.DeviceID, Platform: l.Platform, RefreshHash: refreshHash,
+		ID: id, User: u.ID, DeviceID: deviceID, Platform: platform, RefreshHash: refreshHash,
 		CreatedAt: now.UnixMilli(), RefreshedAt: now.UnixMilli(), ExpiresAt: now.Add(a.cfg.RefreshTTL).UnixMilli(),
 	}
 	switch err := a.store.CreateSession(ctx, session); {
-	case errors.Is(err, sqlstore.ErrTaken) && l.Key != "":
+	case errors.Is(err, sqlstore.ErrTaken) && key != "":
 		return a.loginAgain(ctx, u, &session, refresh)
 	case err != nil:
 		return Tokens{}, err

@@ -231,6 +231,19 @@ func TestAdmin_IsForAdministratorsOnly(t *testing.T) {
 	p.get("/users/me").refused(401, "unauthenticated", "")
 	id := first.object()["users"].([]any)[0].(m)["user_id"]
 	reserve := m{"creator_id": id, "client_msg_id": key()}
+	admission := m{"user_id": id, "platform": "web", "client_msg_id": key()}
+	session := p.call("POST", "/admin/sessions", admission).must(201)
+	if again := p.call("POST", "/admin/sessions", admission).must(201); again.text("access_token") == "" {
+		t.Fatal("the retry was given no token")
+	}
+	p.call("POST", "/admin/sessions", m{"user_id": "77", "platform": "web"}).refused(404, "user_not_found", "user_id")
+	p.call("POST", "/admin/sessions", m{"user_id": id, "platform": "toaster"}).refused(400, "invalid_field", "platform")
+	guest := visitor(t)
+	guest.token = session.text("access_token")
+	if me := guest.get("/users/me").must(200).text("user_id"); me != id {
+		t.Fatalf("who was admitted is %s, not %s", me, id)
+	}
+	guest.call("POST", "/admin/sessions", admission).refused(401, "unauthenticated", "")
 	g := p.call("POST", "/admin/groups/reserve", reserve).must(200).text("conversation_id")
 	if again := p.call("POST", "/admin/groups/reserve", reserve).must(200).text("conversation_id"); again != g {
 		t.Errorf("one name reserved %s and %s", g, again)

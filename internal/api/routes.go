@@ -76,6 +76,7 @@ func (s *Server) routes(g *gin.Engine) {
 			s.answer(c, 200, v, err)
 		}
 	})
+	admin.POST("/sessions", s.admit)
 	admin.POST("/groups/reserve", func(c *gin.Context) {
 		var r handlers.ReserveGroupRequest
 		if s.body(c, &r) && s.key(c, &r.ClientMsgID) {
@@ -369,6 +370,19 @@ func (s *Server) login(c *gin.Context) {
 		t, err := s.accounts.Login(c.Request.Context(), accounts.Login{
 			Address: address(c), Key: r.ClientMsgID, Username: r.Username, Password: r.Password, DeviceID: r.DeviceID, Platform: r.Platform,
 		})
+		s.answer(c, http.StatusCreated, s.tokens(c, t), err)
+	}
+}
+
+func (s *Server) admit(c *gin.Context) {
+	var r struct {
+		ClientMsgID string      `json:"client_msg_id"`
+		User        chat.UserID `json:"user_id"`
+		DeviceID    string      `json:"device_id"`
+		Platform    string      `json:"platform"`
+	}
+	if s.body(c, &r) && s.key(c, &r.ClientMsgID) {
+		t, err := s.accounts.Admit(c.Request.Context(), accounts.Admission{Key: r.ClientMsgID, User: r.User, DeviceID: r.DeviceID, Platform: r.Platform})
 		s.answer(c, http.StatusCreated, s.tokens(c, t), err)
 	}
 }

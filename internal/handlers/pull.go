@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -369,10 +370,21 @@ func encodeMessage(r *timeline.Row) []byte {
 	if m.Type == "" {
 		m.Type = r.Kind.String()
 	}
-	text, err := json.Marshal(m)
+	text, err := marshalPlain(m)
 	if err != nil { // content that is no JSON cannot have been stored by us
 		m.Content = nil
-		text, _ = json.Marshal(m)
+		text, _ = marshalPlain(m)
 	}
 	return text
+}
+
+// marshalPlain leaves <, > and & as they are: people write them often, and nobody puts our answers into a page unseen.
+func marshalPlain(v any) ([]byte, error) {
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(out.Bytes(), []byte("\n")), nil
 }

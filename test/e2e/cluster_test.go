@@ -31,12 +31,14 @@ func startCluster(t *testing.T) *cluster {
 	c := &cluster{redis: r, mysql: servers.MySQL(t)}
 	archive := servers.ClickHouse(t)
 	c.clickhouse = func() string { return archive }
+	c.admin = func() string { return adminToken }
+	c.sql = func() (string, string) { return "mysql", c.mysql }
 	env := []string{
 		"TIDELINE_KAFKA_BROKERS=" + k.Addr, "TIDELINE_KAFKA_PARTITIONS=8", "TIDELINE_KAFKA_REPLICATION=1", "TIDELINE_KAFKA_MIN_IN_SYNC=1",
 		"TIDELINE_KAFKA_SESSION_TIMEOUT=3s", "TIDELINE_STORE_DSN=" + c.mysql, "TIDELINE_REDIS_ADDRS=" + r.Addr, "TIDELINE_OPS_ADDR=127.0.0.1:0",
 	}
 	secrets := []string{"TIDELINE_INGEST_HASH_KEY=a hash key of the tests"}
-	door := append(append([]string{"TIDELINE_AUTH_TOKEN_KEY=a token key of the tests, long enough"}, secrets...), env...)
+	door := append(append([]string{"TIDELINE_AUTH_TOKEN_KEY=a token key of the tests, long enough", "TIDELINE_AUTH_ADMIN_TOKEN=" + adminToken}, secrets...), env...)
 	archiving := append([]string{"TIDELINE_ARCHIVE_ADDR=" + archive}, env...)
 	c.tideline = func(args ...string) string {
 		t.Helper()

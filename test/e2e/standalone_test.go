@@ -150,6 +150,9 @@ type platform struct {
 	http  string // base address of the api
 	ws    string // base address of the sockets
 	kafka string
+	// admin gives the administrators' token, and sql the driver and the address of the store.
+	admin func() string
+	sql   func() (driver, dsn string)
 	// clickhouse gives the address of the archive's database.
 	clickhouse func() string
 	// restart ends everything as a power cut does, and starts it again.
@@ -163,13 +166,18 @@ func standalone(t *testing.T) *platform {
 	built(t, "chdb") // standalone looks for it beside itself
 	p := start(t, "standalone", "TIDELINE_HTTP_ADDR="+addr, "TIDELINE_KAFKA_ADDR="+kafkaAddr, "TIDELINE_OPS_ADDR=127.0.0.1:0", "TIDELINE_DATA_DIR="+dir,
 		"TIDELINE_CLICKHOUSE_ADDR="+clickhouseAddr, "TIDELINE_CLICKHOUSE_LIBRARY="+servers.ClickHouseLibrary(t))
+	secret := func(name string) string {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(text))
+	}
 	return &platform{
+		admin: func() string { return secret("admin-token") },
+		sql:   func() (string, string) { return "sqlite", filepath.Join(dir, "tideline.db") },
 		clickhouse: func() string {
-			password, err := os.ReadFile(filepath.Join(dir, "clickhouse-password"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			return "http://default:" + strings.TrimSpace(string(password)) + "@" + clickhouseAddr + "/tideline"
+			return "http://default:" + secret("clickhouse-password") + "@" + clickhouseAddr + "/tideline"
 		},
 		http: "http://" + addr, ws: "http://" + addr, kafka: kafkaAddr, parts: []*process{p},
 		restart: func() { p.kill(); p.start() },

@@ -90,6 +90,9 @@ func (c *conn) admit(ctx context.Context, caller accounts.Caller) (error, CloseC
 	c.caller = caller
 	c.news = map[chat.ConversationID]change{}
 	c.mu.Unlock()
+	if p.hasEnded(caller.Session) { // looked at only now that takeRevoked finds the connection by its caller
+		return chat.Refuse(chat.CodeSessionRevoked, "the session has ended"), CloseSessionRevoked
+	}
 	if !p.index.arrive(c, caller.User, p.cfg.MaxPerUser) {
 		return chat.Refuse(chat.CodeRateLimited, "the user has %d connections, more are not allowed", p.cfg.MaxPerUser), CloseTooManyConnections
 	}

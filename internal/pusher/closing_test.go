@@ -59,6 +59,54 @@ func TestRevoked_SessionsAreKickedAndOthersStay(t *testing.T) {
 	r.p.takeRevoked("what")
 }
 
+// A session may end at any moment of a connection's admission: before its token was looked at, while its memberships are
+// loaded, and between the answer to auth and its arrival.
+func TestRevoked_WhileAConnectionIsAdmitted(t *testing.T) {
+	t.Run("before", func(t *testing.T) {
+		r := newRig(t, nil)
+		r.p.takeRevoked("1")
+		c := r.dial() // with a token that an answer kept somewhere still calls good
+		if s := c.ask("auth", map[string]any{"token": "7.1"}); s.Error == nil || s.Error.Code != chat.CodeSessionRevoked {
+			t.Fatalf("auth was answered %+v", s)
+		}
+		c.mustClose(CloseSessionRevoked)
+		r.login("7.2").ask("ping", nil)
+	})
+	t.Run("while memberships are loaded", func(t *testing.T) {
+		r := newRig(t, nil)
+		r.store.asked = func(chat.UserID) { r.p.takeRevoked("1") }
+		c := r.dial()
+		c.request("auth", map[string]any{"token": "7.1"})
+		if s := c.hear(); s.Op != "kick" || s.Reason != "session_revoked" {
+			t.Fatalf("told %+v", s)
+		}
+		c.mustClose(CloseSessionRevoked)
+		eventually(t, "nothing is left of it", func() bool { return r.connections() == 0 && len(r.p.index.connectionsOf(7)) == 0 })
+	})
+	t.Run("right after the answer", func(t *testing.T) {
+		r := newRig(t, nil)
+		for n := range 50 {
+			session := fmt.Sprint(n + 1)
+			c := r.login("7." + session)
+			r.p.takeRevoked(session)
+			c.mustClose(CloseSessionRevoked)
+		}
+	})
+}
+
+func TestRevoked_IsForgottenAfterAWhile(t *testing.T) {
+	r := newRig(t, nil)
+	r.p.takeRevoked("1")
+	r.p.forgetRevoked(time.Now().Add(-revokedKept))
+	if !r.p.hasEnded(1) {
+		t.Fatal("it was forgotten at once")
+	}
+	r.p.forgetRevoked(time.Now().Add(time.Second))
+	if r.p.hasEnded(1) {
+		t.Fatal("it is remembered for ever")
+	}
+}
+
 func TestSlowConsumer_IsClosedWithACodeAndNobodyElseNotices(t *testing.T) {
 	r := newRig(t, func(c *Config) { c.WriteTimeout = 300 * time.Millisecond; c.InFlight = 4 })
 	big, err := json.Marshal(strings.Repeat("x", 1<<20))

@@ -82,8 +82,17 @@ type Pusher struct {
 	all             map[*conn]struct{}
 	draining        bool
 	unauthenticated int
-	addresses       map[string]int // unauthenticated connections by address
+	addresses       map[string]int      // unauthenticated connections by address
+	revoked         map[int64]time.Time // sessions that ended a moment ago, with the time when that was heard
 }
+
+// A session that ends while one of its connections is being admitted, on a token that was looked at before, must not
+// slip through: what has ended is remembered for longer than an admission takes and than an answer about a session is
+// kept. Beyond the bound, a session that ends in that very moment is caught when its token expires.
+const (
+	revokedKept = time.Minute
+	revokedMost = 1 << 16
+)
 
 // loadsAtOnce bounds how many users' memberships are loaded at the same time: when everybody comes back at once the store
 // has other things to do as well.
@@ -108,7 +117,7 @@ func newPusher(cfg Config, requests Requests, store Memberships, live Presence, 
 		cfg: cfg, id: id, door: requests, store: store, presence: live, log: log, metrics: metrics,
 		index: newIndex(), people: newPeople(), tick: max(cfg.Window/ticksPerWindow, leastTick), started: time.Now(),
 		seats: make(chan struct{}, cfg.Workers), loads: make(chan struct{}, loadsAtOnce),
-		all: map[*conn]struct{}{}, addresses: map[string]int{},
+		all: map[*conn]struct{}{}, addresses: map[string]int{}, revoked: map[int64]time.Time{},
 	}
 	p.base, p.abort = context.WithCancel(context.Background())
 	p.upgrader = p.newUpgrader()
@@ -266,6 +275,7 @@ func (p *Pusher) sweep(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
+		p.forgetRevoked(time.Now().Add(-revokedKept))
 		late := time.Now().Add(-p.cfg.TokenGrace)
 		for _, c := range p.which(func(c *conn) bool { return c.authed && c.caller.ExpiresAt.Before(late) }) {
 			c.shut(CloseTokenExpired, 0)
@@ -299,8 +309,32 @@ func (p *Pusher) takeRevoked(text string) {
 		p.log.Warn("the end of a session is not readable", "err", err)
 		return
 	}
-	for _, c := range p.which(func(c *conn) bool { return c.authed && c.caller.Session == session }) {
+	p.mu.Lock()
+	if len(p.revoked) < revokedMost {
+		p.revoked[session] = time.Now()
+	}
+	p.mu.Unlock()
+	// Those that are being admitted have a caller as well.
+	for _, c := range p.which(func(c *conn) bool { return c.caller.User != 0 && c.caller.Session == session }) {
 		c.kick()
+	}
+}
+
+// hasEnded tells whether a session ended a moment ago.
+func (p *Pusher) hasEnded(session int64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, ended := p.revoked[session]
+	return ended
+}
+
+func (p *Pusher) forgetRevoked(before time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for session, at := range p.revoked {
+		if at.Before(before) {
+			delete(p.revoked, session)
+		}
 	}
 }
 

@@ -175,7 +175,7 @@ func (r *rig) door(t *testing.T, cfg api.Config) string {
 
 // person is somebody with a session. Every answer it gets is held against the OpenAPI document.
 type person struct {
-	t       *testing.T
+	t       testing.TB
 	http    *http.Client
 	base    string
 	id      string
@@ -186,7 +186,7 @@ type person struct {
 
 // answer is what a call was answered with.
 type answer struct {
-	t      *testing.T
+	t      testing.TB
 	call   string
 	status int
 	header http.Header
@@ -196,7 +196,7 @@ type answer struct {
 const password = "correct horse"
 
 // visitor is somebody without a session.
-func visitor(t *testing.T) *person {
+func visitor(t testing.TB) *person {
 	t.Helper()
 	r := theRig(t)
 	transport := &http.Transport{}
@@ -205,7 +205,7 @@ func visitor(t *testing.T) *person {
 }
 
 // join registers somebody and begins a session.
-func join(t *testing.T, name string) *person {
+func join(t testing.TB, name string) *person {
 	t.Helper()
 	p := visitor(t)
 	p.name = name + "-" + uuid.NewString()[:8]

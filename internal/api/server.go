@@ -279,6 +279,9 @@ func (s *Server) refuse(c *gin.Context, err error) {
 		s.log.ErrorContext(c.Request.Context(), "a request failed", "request_id", view.RequestID, "path", c.FullPath(), "err", err)
 	}
 	status := chat.ReasonFor(view.Code).Status
+	if cause := errors.Unwrap(err); !ours && cause != nil && status >= http.StatusInternalServerError {
+		s.log.WarnContext(c.Request.Context(), "a request was refused", "request_id", view.RequestID, "path", c.FullPath(), "err", err)
+	}
 	if (status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable) && view.RetryAfterMS <= 0 {
 		view.RetryAfterMS = time.Second.Milliseconds() // whoever is sent away is told when to come back
 	}

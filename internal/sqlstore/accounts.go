@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"tideline/pkg/chat"
@@ -149,6 +150,9 @@ func (s *Store) UpsertExternal(ctx context.Context, people []ExternalUser, at in
 	if len(missing) == 0 {
 		return ids, nil
 	}
+	// Two who create the same people lock their index entries in the same order, so that one waits for the other and
+	// neither is the victim of a deadlock.
+	slices.SortFunc(missing, func(a, b ExternalUser) int { return strings.Compare(a.ExternalID, b.ExternalID) })
 	// On a conflict nothing changes: the first one stays, and is found below.
 	tail := s.dialect.upsert("external_id", "external_id")
 	args := make([]any, 0, 5*len(missing))

@@ -22,6 +22,7 @@ type Store struct {
 	dialect *dialect
 	timeout time.Duration
 	now     func() time.Time
+	guard   *guard // nil for those who wait themselves; see Guarded
 }
 
 // Open connects to the database. It does not look at the schema: see Migrate and CheckSchema.
@@ -56,7 +57,7 @@ func (s *Store) openMySQL(cfg Config) error {
 	dsn.InterpolateParams = true // one round trip a statement instead of three
 	dsn.Collation = "utf8mb4_bin"
 	dsn.MultiStatements = false
-	dsn.Timeout, dsn.ReadTimeout, dsn.WriteTimeout = 3*time.Second, 2*cfg.Timeout, 2*cfg.Timeout
+	dsn.Timeout, dsn.ReadTimeout, dsn.WriteTimeout = connectTimeout, 2*cfg.Timeout, 2*cfg.Timeout
 	dsn.ClientFoundRows = true // an UPDATE tells the rows that it matched: compare-and-set rests on that
 	if dsn.Params == nil {
 		dsn.Params = map[string]string{}
@@ -78,8 +79,11 @@ func (s *Store) openMySQL(cfg Config) error {
 // partitions wait for each other. The variable has other names in MySQL and MariaDB, the statement is the same.
 type readCommitted struct{ driver.Connector }
 
-// Connect makes a connection.
+// Connect makes a connection. Its time is bounded here as well: the pool makes connections for those who wait in a
+// goroutine without a deadline, one after the other, and a server that takes a connection and says nothing would hold it.
 func (c readCommitted) Connect(ctx context.Context) (driver.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
 	conn, err := c.Connector.Connect(ctx)
 	if err != nil {
 		return nil, err
@@ -91,6 +95,9 @@ func (c readCommitted) Connect(ctx context.Context) (driver.Conn, error) {
 	}
 	return conn, nil
 }
+
+// connectTimeout bounds a connection's making, greetings included.
+const connectTimeout = 3 * time.Second
 
 const sessionIsolation = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
 
@@ -145,9 +152,7 @@ func (s *Store) Ping(ctx context.Context) error {
 
 // query runs a SELECT and gives its rows one by one.
 func (s *Store) query(ctx context.Context, what, text string, args []any, each func(*sql.Rows) error) error {
-	ctx, cancel := context.WithTimeout(ctx, s.timeout)
-	defer cancel()
-	return queryOn(ctx, s.db, what, text, args, each)
+	return s.run(ctx, func(ctx context.Context) error { return queryOn(ctx, s.db, what, text, args, each) })
 }
 
 type queryer interface {
@@ -173,8 +178,10 @@ func queryOn(ctx context.Context, q queryer, what, text string, args []any, each
 
 // inTx runs do in one transaction, within the statement's time-out.
 func (s *Store) inTx(ctx context.Context, what string, do func(ctx context.Context, tx *sql.Tx) error) error {
-	ctx, cancel := context.WithTimeout(ctx, s.timeout)
-	defer cancel()
+	return s.run(ctx, func(ctx context.Context) error { return s.transact(ctx, what, do) })
+}
+
+func (s *Store) transact(ctx context.Context, what string, do func(ctx context.Context, tx *sql.Tx) error) error {
 	tx, err := s.writer.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("%s: beginning: %w", what, err)
@@ -193,9 +200,11 @@ func (s *Store) inTx(ctx context.Context, what string, do func(ctx context.Conte
 }
 
 func (s *Store) exec(ctx context.Context, what, text string, args ...any) (sql.Result, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.timeout)
-	defer cancel()
-	r, err := s.writer.ExecContext(ctx, text, args...)
+	var r sql.Result
+	err := s.run(ctx, func(ctx context.Context) (err error) {
+		r, err = s.writer.ExecContext(ctx, text, args...)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}

@@ -116,8 +116,10 @@ type Parts struct {
 	Registry *prometheus.Registry
 	Ops      *ops.Server
 	Store    *sqlstore.Store
-	Redis    redis.UniversalClient
-	IDs      *ids.Generator
+	// Guarded is the same store for requests: one that hangs refuses them in time.
+	Guarded *sqlstore.Store
+	Redis   redis.UniversalClient
+	IDs     *ids.Generator
 	// Marks are the read marks that are kept for speed, with the store behind them.
 	Marks *marks.Marks
 	// ID names this process among the clients of Kafka and Redis.
@@ -139,6 +141,7 @@ func NewParts(ctx context.Context, s *Settings, log *slog.Logger) (*Parts, error
 		return p, err
 	}
 	p.close = append(p.close, func() { _ = p.Store.Close() })
+	p.Guarded = p.Store.Guarded(log, p.Registry)
 	if err := p.Store.CheckSchema(ctx); err != nil {
 		return p, err
 	}
@@ -160,7 +163,7 @@ func NewParts(ctx context.Context, s *Settings, log *slog.Logger) (*Parts, error
 		return p, err
 	}
 	p.close = append(p.close, logs.Close)
-	p.Marks = marks.New(p.Redis, p.Store, logs, s.Kafka.Partitions, log, marks.NewMetrics(p.Registry))
+	p.Marks = marks.New(p.Redis, p.Guarded, logs, s.Kafka.Partitions, log, marks.NewMetrics(p.Registry))
 	p.Ops.Check("store", p.Store.Ping)
 	return p, nil
 }
@@ -217,11 +220,11 @@ func (p *Parts) Requests() (*Requests, []ops.Named, error) {
 	}
 	r := &Requests{
 		Heads:    heads.New(p.Settings.Kafka, p.Log, "heads-"+p.ID),
-		Accounts: accounts.New(p.Settings.Auth, p.Store, p.IDs, p.Redis, p.Log),
-		Sender:   sender.New(p.Settings.Send, p.Settings.Kafka, producer, p.Redis, p.Store, hasher, p.Log, sender.NewMetrics(p.Registry), p.ID),
+		Accounts: accounts.New(p.Settings.Auth, p.Guarded, p.IDs, p.Redis, p.Log),
+		Sender:   sender.New(p.Settings.Send, p.Settings.Kafka, producer, p.Redis, p.Guarded, hasher, p.Log, sender.NewMetrics(p.Registry), p.ID),
 	}
 	r.Service = handlers.New(handlers.Parts{
-		Config: p.Settings.Read, Kafka: p.Settings.Kafka, Store: p.Store, Accounts: r.Accounts, Sender: r.Sender, Heads: r.Heads,
+		Config: p.Settings.Read, Kafka: p.Settings.Kafka, Store: p.Guarded, Accounts: r.Accounts, Sender: r.Sender, Heads: r.Heads,
 		Marks: p.Marks, Producer: producer, Hasher: hasher, IDs: p.IDs, Log: p.Log, Registry: p.Registry,
 	})
 	p.Ops.Check("hints", func(context.Context) error {
@@ -235,7 +238,7 @@ func (p *Parts) Requests() (*Requests, []ops.Named, error) {
 
 // Socket builds the socket door: a handler for GET /v1/ws, and the service behind it.
 func (p *Parts) Socket(r *Requests) (http.Handler, ops.Named) {
-	s := pusher.New(p.Settings.Push, p.Settings.Kafka, r.Service, p.Store, r.Heads, p.Redis, p.Log, pusher.NewMetrics(p.Registry), "pusher-"+p.ID)
+	s := pusher.New(p.Settings.Push, p.Settings.Kafka, r.Service, p.Guarded, r.Heads, p.Redis, p.Log, pusher.NewMetrics(p.Registry), "pusher-"+p.ID)
 	return s, ops.Named{Name: "sockets", Service: s}
 }
 

@@ -1,0 +1,65 @@
+package api_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+// BenchmarkPull compares a cached pull of 50 messages with what net/http alone makes of the same bytes in memory. Both are
+// asked by the same bare client, so that the ratio of the two is that of the servers and the wire.
+func BenchmarkPull(b *testing.B) {
+	ada := join(b, "ada")
+	cid := ada.group()
+	var last int64
+	for n := range 60 {
+		last = ada.say(cid, fmt.Sprintf("message %d: about as long as what people write to one another, most of the time", n))
+	}
+	path := fmt.Sprintf("/conversations/%s/messages?after=5&limit=50&told=%d", cid, last)
+	body := ada.get(path).must(200).body
+	floor := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(body)
+	}))
+	defer floor.Close()
+	ask := func(b *testing.B, base, path string) {
+		host := strings.TrimPrefix(base, "http://")
+		host, prefix, _ := strings.Cut(host, "/")
+		request := fmt.Appendf(nil, "GET /%s%s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\n\r\n", prefix, path, host, ada.token)
+		b.SetBytes(int64(len(body)))
+		b.ReportAllocs()
+		b.RunParallel(func(pb *testing.PB) {
+			conn, err := net.Dial("tcp", host)
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			defer func() { _ = conn.Close() }()
+			r := bufio.NewReaderSize(conn, 64<<10)
+			for pb.Next() {
+				if _, err := conn.Write(request); err != nil {
+					b.Error(err)
+					return
+				}
+				answer, err := http.ReadResponse(r, nil)
+				if err != nil || answer.StatusCode != http.StatusOK {
+					b.Errorf("answered %v, %v", answer, err)
+					return
+				}
+				if n, err := io.Copy(io.Discard, answer.Body); err != nil || n != int64(len(body)) {
+					b.Errorf("%d bytes, %v", n, err)
+					return
+				}
+			}
+		})
+	}
+	for range 3 {
+		b.Run("floor", func(b *testing.B) { ask(b, floor.URL, "/") })
+		b.Run("pull", func(b *testing.B) { ask(b, ada.base, path) })
+	}
+}

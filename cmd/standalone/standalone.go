@@ -45,7 +45,8 @@ func Main(ctx context.Context, args, environ []string, stdout, stderr io.Writer)
 	s.Send.MaxLag = 20_000
 	loaded, err := config.Load("standalone", args, environ, stderr,
 		config.Section{Into: own}, config.Section{Name: "http", Into: &s.HTTP}, config.Section{Name: "ops", Into: &s.Ops},
-		config.Section{Name: "read", Into: &s.Read}, config.Section{Name: "send", Into: &s.Send}, config.Section{Name: "push", Into: &s.Push})
+		config.Section{Name: "read", Into: &s.Read}, config.Section{Name: "send", Into: &s.Send}, config.Section{Name: "push", Into: &s.Push},
+		config.Section{Name: "trace", Into: &s.Trace})
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
@@ -146,7 +147,7 @@ func run(ctx context.Context, own *settings, s *wiring.Settings, log *slog.Logge
 	if err := prepare(starting, s, log); err != nil {
 		return err
 	}
-	p, err := wiring.NewParts(starting, s, log)
+	p, err := wiring.NewParts(starting, s, "standalone", log)
 	if p != nil {
 		defer p.Close()
 	}

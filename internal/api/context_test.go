@@ -21,6 +21,7 @@ import (
 	"tideline/internal/heads"
 	"tideline/internal/kafka"
 	"tideline/internal/sqlstore"
+	"tideline/internal/tracing"
 	"tideline/pkg/chat"
 	"tideline/pkg/timeline"
 )
@@ -76,7 +77,7 @@ func TestServer_WhatOutlivesARequestDoesNotHoldGinsContext(t *testing.T) {
 	service := handlers.New(handlers.Parts{
 		Config: handlers.DefaultConfig(), Kafka: kafka.DefaultConfig(), Store: store, Accounts: acc, Heads: heads.New(kafka.DefaultConfig(), log, "test"), Log: log, Registry: registry,
 	})
-	door := api.New(api.DefaultConfig(), service, acc, "", nil, log, registry).Handler()
+	door := api.New(api.DefaultConfig(), service, acc, "", nil, tracing.None(), log, registry).Handler()
 	ask := func(ctx context.Context, user int64, path string) int {
 		r := httptest.NewRequestWithContext(ctx, http.MethodGet, path, nil)
 		r.Header.Set("Authorization", "Bearer "+token(t, user))

@@ -25,6 +25,7 @@ import (
 	"tideline/internal/kafka"
 	"tideline/internal/ops"
 	"tideline/internal/sqlstore"
+	"tideline/internal/tracing"
 	"tideline/internal/wiring"
 	"tideline/schemas/openapi/openapitest"
 )
@@ -111,7 +112,7 @@ func startRig() (_ *rig, err error) {
 	if err := errors.Join(store.Migrate(ctx), store.Close()); err != nil {
 		return nil, err
 	}
-	p, err := wiring.NewParts(ctx, s, log)
+	p, err := wiring.NewParts(ctx, s, "test", log)
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +157,7 @@ func (r *rig) door(t *testing.T, cfg api.Config) string {
 	if err := cfg.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	s := api.New(cfg, r.requests.Service, r.requests.Accounts, adminToken, nil, slog.New(slog.NewTextHandler(io.Discard, nil)), prometheus.NewRegistry())
+	s := api.New(cfg, r.requests.Service, r.requests.Accounts, adminToken, nil, tracing.None(), slog.New(slog.NewTextHandler(io.Discard, nil)), prometheus.NewRegistry())
 	addr, err := s.Listen()
 	if err != nil {
 		t.Fatal(err)

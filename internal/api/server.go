@@ -22,7 +22,7 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
-	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
 
 	"tideline/internal/accounts"
 	"tideline/internal/config"
@@ -93,6 +93,7 @@ type Server struct {
 	service  *handlers.Service
 	accounts *accounts.Accounts
 	admin    config.Secret
+	tracer   trace.Tracer
 	log      *slog.Logger
 	seats    chan struct{}
 	limits   *rates
@@ -104,10 +105,10 @@ type Server struct {
 }
 
 // New makes the door. The socket, where given, is served at GET /v1/ws.
-func New(cfg Config, service *handlers.Service, acc *accounts.Accounts, admin config.Secret, socket http.Handler, log *slog.Logger, registry prometheus.Registerer) *Server {
+func New(cfg Config, service *handlers.Service, acc *accounts.Accounts, admin config.Secret, socket http.Handler, tracer trace.Tracer, log *slog.Logger, registry prometheus.Registerer) *Server {
 	f := promauto.With(registry)
 	s := &Server{
-		cfg: cfg, service: service, accounts: acc, admin: admin, log: log, seats: make(chan struct{}, cfg.MaxRequests),
+		cfg: cfg, service: service, accounts: acc, admin: admin, tracer: tracer, log: log, seats: make(chan struct{}, cfg.MaxRequests),
 		limits:   newRates(cfg, f),
 		requests: f.NewCounterVec(prometheus.CounterOpts{Name: "tideline_http_requests_total", Help: "Requests by status. A rise of 5xx: read the log by request id."}, []string{"status"}),
 		took:     f.NewHistogram(prometheus.HistogramOpts{Name: "tideline_http_seconds", Help: "Time of a request. When it rises: look at ingest's batches and at the store.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 15)}),
@@ -207,9 +208,10 @@ func (s *Server) around(c *gin.Context) {
 		s.refuse(c, chat.Refuse(chat.CodeOverloaded, "too many requests are under way").After(time.Second))
 		return
 	}
-	ctx := propagation.TraceContext{}.Extract(c.Request.Context(), propagation.HeaderCarrier(c.Request.Header))
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(c.Request.Context(), s.cfg.Timeout)
 	defer cancel()
+	ctx, span := s.startSpan(ctx, c)
+	defer func() { endSpan(span, c.Writer.Status()) }()
 	c.Request = c.Request.WithContext(ctx)
 	if c.Request.Body != nil {
 		c.Request.Body = http.MaxBytesReader(c.Writer, c.Request.Body, s.cfg.MaxBody)

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"tideline/internal/config"
 	"tideline/internal/kafka"
 	"tideline/pkg/chat"
@@ -74,6 +76,7 @@ type Service struct {
 	store   Store
 	ids     IDs
 	teller  *Teller
+	tracer  trace.Tracer
 	hasher  *chat.Hasher
 	log     *slog.Logger
 	metrics *Metrics
@@ -84,13 +87,13 @@ type Service struct {
 }
 
 // New makes the service. The id names this process among the clients of Kafka.
-func New(cfg Config, kc kafka.Config, store Store, ids IDs, teller *Teller, log *slog.Logger, metrics *Metrics, id string) (*Service, error) {
+func New(cfg Config, kc kafka.Config, store Store, ids IDs, teller *Teller, tracer trace.Tracer, log *slog.Logger, metrics *Metrics, id string) (*Service, error) {
 	hasher, err := chat.NewHasher([]byte(cfg.HashKey.Reveal()))
 	if err != nil {
 		return nil, err
 	}
 	return &Service{
-		cfg: cfg, kafka: kc, store: store, ids: ids, teller: teller, hasher: hasher, log: log, metrics: metrics, id: id,
+		cfg: cfg, kafka: kc, store: store, ids: ids, teller: teller, tracer: tracer, hasher: hasher, log: log, metrics: metrics, id: id,
 		confirmed: map[int32]seq.Checkpoint{},
 	}, nil
 }
@@ -152,7 +155,7 @@ func (s *Service) watchStore(ctx context.Context) {
 const company = 2 * time.Millisecond
 
 func (s *Service) own(ctx context.Context, p *kafka.Partition) error {
-	log := &partitionLog{cfg: s.kafka, clientID: s.id, fenced: s.cfg.Fenced, log: s.log, partition: p, metrics: s.metrics}
+	log := &partitionLog{cfg: s.kafka, clientID: s.id, fenced: s.cfg.Fenced, log: s.log, partition: p, tracer: s.tracer, metrics: s.metrics}
 	defer log.close()
 	if s.cfg.Fenced {
 		p.Company = company

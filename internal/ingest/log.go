@@ -11,6 +11,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"go.opentelemetry.io/otel/trace"
 
 	"tideline/internal/kafka"
 	"tideline/internal/wire"
@@ -30,7 +31,10 @@ type partitionLog struct {
 	log       *slog.Logger
 	partition *kafka.Partition
 	producer  *kgo.Client
+	tracer    trace.Tracer
 	metrics   *Metrics
+
+	polled time.Time // when the batch was read
 }
 
 // attached is what this log keeps of a record for its outcome.
@@ -98,6 +102,7 @@ func (l *partitionLog) Poll(ctx context.Context, limit int) ([]seq.Record, error
 	if err != nil {
 		return nil, err
 	}
+	l.polled = time.Now()
 	records := make([]seq.Record, len(polled))
 	for i, r := range polled {
 		records[i] = l.decode(r)
@@ -185,14 +190,7 @@ func (l *partitionLog) note(o *seq.Outcome) *kgo.Record {
 }
 
 func (l *partitionLog) WriteEvents(ctx context.Context, b *seq.Batch) ([]int64, error) {
-	traces := map[int64]kgo.RecordHeader{}
-	for _, o := range b.Outcomes {
-		for _, h := range o.Record.Attached.(*attached).record.Headers {
-			if h.Key == "traceparent" {
-				traces[o.Record.Offset] = h
-			}
-		}
-	}
+	spans := l.spans(b)
 	records := make([]*kgo.Record, len(b.Events()))
 	for i, e := range b.Events() {
 		r := &kgo.Record{Topic: kafka.TopicMessages, Partition: l.partition.ID, Value: wire.EncodeEvent(e), Headers: []kgo.RecordHeader{{Key: kafka.HeaderKind, Value: []byte(e.Kind.String())}}}
@@ -202,13 +200,14 @@ func (l *partitionLog) WriteEvents(ctx context.Context, b *seq.Batch) ([]int64, 
 				kgo.RecordHeader{Key: kafka.HeaderSeq, Value: strconv.AppendInt(nil, e.Seq, 10)},
 				kgo.RecordHeader{Key: kafka.HeaderProducer, Value: []byte(e.Producer)},
 				kgo.RecordHeader{Key: kafka.HeaderClientMsgID, Value: []byte(e.ClientMsgID)})
-			if h, traced := traces[e.InboundOffset]; traced {
-				r.Headers = append(r.Headers, h)
+			if traced, there := spans[e.InboundOffset]; there {
+				r.Headers = kafka.WithTrace(traced, r.Headers)
 			}
 		}
 		records[i] = r
 	}
 	written, err := l.write(ctx, records)
+	endSpans(spans, err)
 	if err != nil {
 		return nil, err
 	}

@@ -41,25 +41,28 @@ const (
 	HeaderKind        = "kind"
 	HeaderSeq         = "seq"
 	HeaderClientMsgID = "client_msg_id"
+	HeaderTraceparent = "traceparent" // and tracestate: the trace that a command belongs to
 )
 
 // Topic is how one topic is made.
 type Topic struct {
 	Name      string
-	Retention time.Duration
+	Retention time.Duration // with which it is created
+	Least     time.Duration // what it must be kept for whatever an operator sets
 	Why       string
 }
 
 // Topics lists the topics with the time that each keeps its records. Retention is chosen so that whoever reads a topic
 // can be away over a long weekend; the two that hold messages keep them longer, because they are the public contract.
+// An operator may set less, down to what a night without anybody at the screen takes.
 func Topics() []Topic {
 	const day = 24 * time.Hour
 	return []Topic{
-		{TopicInbound, 7 * day, "a backlog of a week can still be numbered"},
-		{TopicMessages, 30 * day, "services that join late, and archives that were away, find a month; the stores keep the rest"},
-		{TopicRejected, 7 * day, "backends look at what became of their commands within days"},
-		{TopicReceipts, 7 * day, "marks are durable in the store once the writer has passed"},
-		{TopicNotify, time.Hour, "hints are worth nothing once everybody has pulled"},
+		{TopicInbound, 7 * day, day, "a backlog of a week can still be numbered"},
+		{TopicMessages, 30 * day, day, "services that join late, and archives that were away, find a month; the stores keep the rest"},
+		{TopicRejected, 7 * day, time.Hour, "backends look at what became of their commands within days"},
+		{TopicReceipts, 7 * day, day, "marks are durable in the store once the writer has passed"},
+		{TopicNotify, time.Hour, time.Minute, "hints are worth nothing once everybody has pulled"},
 	}
 }
 
@@ -103,7 +106,9 @@ func EnsureTopics(ctx context.Context, cl *kgo.Client, cfg Config) error {
 var errNoTopic = errors.New("the topic does not exist")
 
 // CheckTopics refuses to go on with topics that would break a promise: a topic that is missing, a partition count other
-// than the configured one (numbers are tied to partitions for good), or fewer in-sync replicas than configured.
+// than the configured one (numbers are tied to partitions for good), fewer in-sync replicas than configured, a retention
+// so short that a night's failure loses what was accepted, compaction (which would leave one event of a conversation), or
+// records allowed that are smaller than ours.
 func CheckTopics(ctx context.Context, cl *kgo.Client, cfg Config) error {
 	adm := kadm.NewClient(cl)
 	var names []string
@@ -135,16 +140,39 @@ func CheckTopics(ctx context.Context, cl *kgo.Client, cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("reading topic settings: %w", err)
 	}
-	for _, rc := range configs {
-		i := slices.IndexFunc(rc.Configs, func(c kadm.Config) bool { return c.Key == "min.insync.replicas" })
-		if rc.Err != nil || i < 0 {
+	for _, t := range Topics() {
+		i := slices.IndexFunc(configs, func(rc kadm.ResourceConfig) bool { return rc.Name == t.Name && rc.Err == nil })
+		if i < 0 {
 			continue // brokers that do not tell are not lied about
 		}
-		if n, err := strconv.Atoi(rc.Configs[i].MaybeValue()); err == nil && n < cfg.MinInSync {
-			faults = append(faults, fmt.Errorf("topic %s has min.insync.replicas=%d, kafka.min-in-sync says %d: an acknowledged send could be lost with one broker", rc.Name, n, cfg.MinInSync))
-		}
+		faults = append(faults, t.check(cfg, configs[i].Configs)...)
 	}
 	return errors.Join(faults...)
+}
+
+// check compares the settings of a topic, as the broker tells them, with what we rest on.
+func (t Topic) check(cfg Config, settings []kadm.Config) (faults []error) {
+	value := map[string]string{}
+	for _, c := range settings {
+		value[c.Key] = c.MaybeValue()
+	}
+	number := func(key string) (int64, bool) {
+		n, err := strconv.ParseInt(value[key], 10, 64)
+		return n, err == nil
+	}
+	if n, told := number("min.insync.replicas"); told && n < int64(cfg.MinInSync) {
+		faults = append(faults, fmt.Errorf("topic %s has min.insync.replicas=%d, kafka.min-in-sync says %d: an acknowledged send could be lost with one broker", t.Name, n, cfg.MinInSync))
+	}
+	if ms, told := number("retention.ms"); told && ms >= 0 && ms < t.Least.Milliseconds() { // -1 is for ever
+		faults = append(faults, fmt.Errorf("topic %s has retention.ms=%d, at least %d (%s) is needed: records must outlast a failure of whoever reads them", t.Name, ms, t.Least.Milliseconds(), t.Least))
+	}
+	if policy := value["cleanup.policy"]; strings.Contains(policy, "compact") {
+		faults = append(faults, fmt.Errorf("topic %s has cleanup.policy=%s: compaction keeps the last record of a key, and a key is a whole conversation; set it to delete", t.Name, policy))
+	}
+	if n, told := number("max.message.bytes"); told && n < maxRecordBatchBytes {
+		faults = append(faults, fmt.Errorf("topic %s has max.message.bytes=%d, at least %d is needed for a full batch", t.Name, n, maxRecordBatchBytes))
+	}
+	return faults
 }
 
 func ptr(s string) *string { return &s }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tideline/internal/tracing"
 	"tideline/pkg/chat"
 )
 
@@ -207,7 +208,7 @@ func TestWindow(t *testing.T) {
 				cfg := testConfig()
 				cfg.Window = window
 				cfg.HintItems = 3
-				p := newPusher(cfg, nil, nil, &live{}, slog.New(slog.NewTextHandler(io.Discard, nil)), NewMetrics(prometheus.NewRegistry()), "test")
+				p := newPusher(cfg, nil, nil, &live{}, tracing.None(), slog.New(slog.NewTextHandler(io.Discard, nil)), NewMetrics(prometheus.NewRegistry()), "test")
 				stop := make(chan struct{})
 				for _, f := range p.flushers {
 					p.wg.Go(func() { f.run(stop) })
@@ -285,7 +286,7 @@ func TestSlowSocket_CostsMemoryByItsConversationsOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := testConfig()
 		cfg.Window = 10 * time.Millisecond
-		p := newPusher(cfg, nil, nil, &live{online: map[chat.UserID]map[int64]bool{}}, slog.New(slog.NewTextHandler(io.Discard, nil)), NewMetrics(prometheus.NewRegistry()), "test")
+		p := newPusher(cfg, nil, nil, &live{online: map[chat.UserID]map[int64]bool{}}, tracing.None(), slog.New(slog.NewTextHandler(io.Discard, nil)), NewMetrics(prometheus.NewRegistry()), "test")
 		stop := make(chan struct{})
 		for _, f := range p.flushers {
 			p.wg.Go(func() { f.run(stop) })

@@ -13,6 +13,7 @@ import (
 
 	"github.com/gorilla/websocket"
 	"github.com/redis/go-redis/v9"
+	"go.opentelemetry.io/otel/trace"
 
 	"tideline/internal/accounts"
 	"tideline/internal/kafka"
@@ -58,6 +59,7 @@ type Pusher struct {
 	store    Memberships
 	presence Presence
 	beside   []func(ctx context.Context) error // what runs until the last connection is closed
+	tracer   trace.Tracer
 	log      *slog.Logger
 	metrics  *Metrics
 
@@ -99,10 +101,10 @@ const (
 const loadsAtOnce = 32
 
 // New makes a pusher that follows im.notify, im.receipts and what is said in Redis. Call it before the notifications run.
-func New(cfg Config, kc kafka.Config, requests Requests, store Memberships, n Notifications, client redis.UniversalClient, log *slog.Logger, metrics *Metrics, id string) *Pusher {
+func New(cfg Config, kc kafka.Config, requests Requests, store Memberships, n Notifications, client redis.UniversalClient, tracer trace.Tracer, log *slog.Logger, metrics *Metrics, id string) *Pusher {
 	// A lease outlives the silence that a connection is allowed.
 	live := presence.New(client, cfg.IdleTimeout+cfg.Heartbeat, log, metrics.registry)
-	p := newPusher(cfg, requests, store, live, log, metrics, id)
+	p := newPusher(cfg, requests, store, live, tracer, log, metrics, id)
 	n.Subscribe(p.TakeNotify)
 	n.OnGap(p.MissedNotify)
 	live.Hear(p.takeSignal)
@@ -112,9 +114,9 @@ func New(cfg Config, kc kafka.Config, requests Requests, store Memberships, n No
 	return p
 }
 
-func newPusher(cfg Config, requests Requests, store Memberships, live Presence, log *slog.Logger, metrics *Metrics, id string) *Pusher {
+func newPusher(cfg Config, requests Requests, store Memberships, live Presence, tracer trace.Tracer, log *slog.Logger, metrics *Metrics, id string) *Pusher {
 	p := &Pusher{
-		cfg: cfg, id: id, door: requests, store: store, presence: live, log: log, metrics: metrics,
+		cfg: cfg, id: id, door: requests, store: store, presence: live, tracer: tracer, log: log, metrics: metrics,
 		index: newIndex(), people: newPeople(), tick: max(cfg.Window/ticksPerWindow, leastTick), started: time.Now(),
 		seats: make(chan struct{}, cfg.Workers), loads: make(chan struct{}, loadsAtOnce),
 		all: map[*conn]struct{}{}, addresses: map[string]int{}, revoked: map[int64]time.Time{},

@@ -12,6 +12,9 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
 	"tideline/internal/accounts"
 	"tideline/pkg/chat"
 )
@@ -176,7 +179,12 @@ func (c *conn) sendAll() {
 
 func (c *conn) throughDoor(op string) func(context.Context, []byte) (any, error) {
 	return func(ctx context.Context, body []byte) (any, error) {
+		ctx, span := c.p.tracer.Start(ctx, "socket "+op, trace.WithSpanKind(trace.SpanKindServer))
+		defer span.End()
 		result, err := c.p.door.Do(ctx, c.who(), op, body)
+		if err != nil && span.IsRecording() {
+			span.SetStatus(codes.Error, string(chat.CodeOf(err)))
+		}
 		return json.RawMessage(result), err
 	}
 }

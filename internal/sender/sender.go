@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"go.opentelemetry.io/otel/trace"
 
 	"tideline/internal/ingest"
 	"tideline/internal/kafka"
@@ -106,6 +107,7 @@ type Pending struct {
 	outcome chan wire.Outcome
 	written chan error
 	begun   time.Time
+	span    trace.Span
 }
 
 // Send produces a valid command and waits for its outcome. The error is a *chat.Error: why it was refused, or that more is
@@ -142,7 +144,9 @@ func (s *Sender) Begin(ctx context.Context, c *chat.Command) (*Pending, error) {
 			{Key: kafka.HeaderReplyTo, Value: []byte(s.instance + ":" + strconv.FormatUint(p.request, 10))},
 		},
 	}
-	r.Headers = append(r.Headers, traceHeaders(ctx)...)
+	// The span lasts until the outcome, so that a trace shows what the sender waited for.
+	ctx, p.span = startSpan(ctx, c, partition)
+	r.Headers = kafka.WithTrace(ctx, r.Headers)
 	// What was begun is finished even when the client hangs up: it may have been written already.
 	s.producer.Produce(context.WithoutCancel(ctx), r, func(_ *kgo.Record, err error) {
 		if err == nil {
@@ -158,6 +162,7 @@ func (p *Pending) Wait(ctx context.Context) (Outcome, error) {
 	o, err := p.wait(ctx)
 	p.s.metrics.inFlight.Dec()
 	p.s.metrics.observe(p.begun, o, err)
+	endSpan(p.span, o, err)
 	return o, err
 }
 

@@ -3,17 +3,35 @@ package sender
 import (
 	"context"
 
-	"github.com/twmb/franz-go/pkg/kgo"
-	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
+	"tideline/internal/kafka"
+	"tideline/pkg/chat"
 )
 
-// traceHeaders gives the trace context of a request as record headers.
-func traceHeaders(ctx context.Context) []kgo.RecordHeader {
-	carrier := propagation.MapCarrier{}
-	propagation.TraceContext{}.Inject(ctx, carrier)
-	var headers []kgo.RecordHeader
-	for k, v := range carrier {
-		headers = append(headers, kgo.RecordHeader{Key: k, Value: []byte(v)})
+// startSpan begins a span beneath the one of the request, made by the same provider.
+func startSpan(ctx context.Context, c *chat.Command, partition int32) (context.Context, trace.Span) {
+	ctx, span := trace.SpanFromContext(ctx).TracerProvider().Tracer("tideline").Start(ctx, "send "+kafka.TopicInbound, trace.WithSpanKind(trace.SpanKindProducer))
+	if span.IsRecording() {
+		span.SetAttributes(
+			attribute.String("messaging.system", "kafka"), attribute.String("messaging.destination.name", kafka.TopicInbound),
+			attribute.Int("messaging.destination.partition.id", int(partition)), attribute.String("tideline.conversation", c.Conversation.String()),
+			attribute.String("tideline.command", c.Type.String()),
+		)
 	}
-	return headers
+	return ctx, span
+}
+
+func endSpan(span trace.Span, o Outcome, err error) {
+	if span.IsRecording() {
+		if o.First.Seq > 0 {
+			span.SetAttributes(attribute.Int64("tideline.seq", o.First.Seq))
+		}
+		if err != nil {
+			span.SetStatus(codes.Error, string(chat.CodeOf(err)))
+		}
+	}
+	span.End()
 }

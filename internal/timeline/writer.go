@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"go.opentelemetry.io/otel/trace"
 
 	"tideline/internal/kafka"
 	"tideline/internal/sqlstore"
@@ -41,6 +42,7 @@ type Writer struct {
 	store    Store
 	marks    FastMarks
 	producer *kgo.Client
+	tracer   trace.Tracer
 	log      *slog.Logger
 	metrics  *Metrics
 	id       string
@@ -48,9 +50,9 @@ type Writer struct {
 }
 
 // NewWriter makes the writer. The producer writes the hints.
-func NewWriter(kc kafka.Config, store Store, marks FastMarks, producer *kgo.Client, log *slog.Logger, metrics *Metrics, id string) *Writer {
+func NewWriter(kc kafka.Config, store Store, marks FastMarks, producer *kgo.Client, tracer trace.Tracer, log *slog.Logger, metrics *Metrics, id string) *Writer {
 	// 100 to 500 rows a commit is the knee of what MySQL takes a second.
-	return &Writer{kafka: kc, store: store, marks: marks, producer: producer, log: log, metrics: metrics, id: id, maxBatch: 500}
+	return &Writer{kafka: kc, store: store, marks: marks, producer: producer, tracer: tracer, log: log, metrics: metrics, id: id, maxBatch: 500}
 }
 
 // Run owns partitions of im.messages until the context ends.
@@ -143,6 +145,7 @@ func known(e *chat.Event) bool {
 
 // take stores records and tells of them. It returns when that is done, or an error that ends the owner.
 func (o *partition) take(ctx context.Context, records []*kgo.Record) error {
+	began := time.Now()
 	to := o.at
 	to.BatchFrom, to.MessagesNext = o.at.MessagesNext, records[len(records)-1].Offset+1
 	to.MarksDirty = o.dirty
@@ -165,6 +168,7 @@ func (o *partition) take(ctx context.Context, records []*kgo.Record) error {
 		}
 	}
 	applied, stored, err := o.store1(ctx, to, entries, raw)
+	o.trace(began, records, err)
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ import (
 	"tideline/internal/embedded"
 	"tideline/internal/kafka"
 	"tideline/internal/sqlstore"
+	"tideline/internal/tracing"
 	"tideline/internal/wire"
 	"tideline/pkg/chat"
 	core "tideline/pkg/timeline"
@@ -156,7 +157,7 @@ func (r *rig) start() (stop func()) {
 	r.metrics = NewMetrics(prometheus.NewRegistry())
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	w := NewWriter(r.cfg, r.store, r.marks, r.producer, quiet, r.metrics, "writer")
+	w := NewWriter(r.cfg, r.store, r.marks, r.producer, tracing.None(), quiet, r.metrics, "writer")
 	go func() { done <- w.Run(ctx) }()
 	var once sync.Once
 	stop = func() {

@@ -31,7 +31,7 @@ func Main(name string, settings *Settings, sections []config.Section, build func
 		return 0
 	}
 	log := ops.NewLogger(os.Stderr, settings.Ops, name)
-	if err := run(build, func(ctx context.Context) (*Parts, error) { return NewParts(ctx, settings, log) }); err != nil {
+	if err := run(build, func(ctx context.Context) (*Parts, error) { return NewParts(ctx, settings, name, log) }); err != nil {
 		log.Error("the process ends", "err", err)
 		return 1
 	}

@@ -55,7 +55,7 @@ func (p *Parts) Timeline() ([]ops.Named, error) {
 	for _, part := range s.Timeline.Run {
 		switch part {
 		case partWriter:
-			services = append(services, ops.Named{Name: "timeline writer", Service: timeline.NewWriter(s.Kafka, p.Store, p.Marks, producer, p.Log, metrics, id)})
+			services = append(services, ops.Named{Name: "timeline writer", Service: timeline.NewWriter(s.Kafka, p.Store, p.Marks, producer, p.Tracer, p.Log, metrics, id)})
 		case partMarks:
 			services = append(services, ops.Named{Name: "mark writer", Service: timeline.NewMarkWriter(s.Kafka, p.Store, p.Marks, p.Log, metrics, id)})
 		case partRejections:

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"go.opentelemetry.io/otel/trace"
 
 	"tideline/internal/accounts"
 	"tideline/internal/api"
@@ -31,6 +32,7 @@ import (
 	"tideline/internal/pusher"
 	"tideline/internal/sender"
 	"tideline/internal/sqlstore"
+	"tideline/internal/tracing"
 	"tideline/pkg/chat"
 )
 
@@ -72,6 +74,7 @@ type Settings struct {
 
 	Timeline TimelineConfig
 	Archive  archive.Config
+	Trace    tracing.Config
 }
 
 // Defaults gives the settings of a cluster.
@@ -79,13 +82,14 @@ func Defaults() *Settings {
 	return &Settings{
 		Ops: ops.DefaultConfig(), Kafka: kafka.DefaultConfig(), Store: sqlstore.DefaultConfig(), Redis: RedisConfig{Addrs: []string{"127.0.0.1:6379"}},
 		Auth: accounts.DefaultConfig(), HTTP: api.DefaultConfig(), Read: handlers.DefaultConfig(), Send: sender.DefaultConfig(), Ingest: ingest.DefaultConfig(), Push: pusher.DefaultConfig(),
-		Timeline: TimelineConfig{Run: timelineParts}, Archive: archive.DefaultConfig(),
+		Timeline: TimelineConfig{Run: timelineParts}, Archive: archive.DefaultConfig(), Trace: tracing.DefaultConfig(),
 	}
 }
 
 // Base gives the sections that every process reads.
 func (s *Settings) Base() []config.Section {
-	return []config.Section{{Name: "ops", Into: &s.Ops}, {Name: "kafka", Into: &s.Kafka}, {Name: "store", Into: &s.Store}, {Name: "redis", Into: &s.Redis}}
+	return []config.Section{{Name: "ops", Into: &s.Ops}, {Name: "kafka", Into: &s.Kafka}, {Name: "store", Into: &s.Store}, {Name: "redis", Into: &s.Redis},
+		{Name: "trace", Into: &s.Trace}}
 }
 
 // ForAPI gives the sections of the api.
@@ -122,6 +126,8 @@ type Parts struct {
 	IDs     *ids.Generator
 	// Marks are the read marks that are kept for speed, with the store behind them.
 	Marks *marks.Marks
+	// Tracer begins the spans of this process.
+	Tracer trace.Tracer
 	// ID names this process among the clients of Kafka and Redis.
 	ID string
 
@@ -129,7 +135,7 @@ type Parts struct {
 }
 
 // NewParts connects to what every process needs, and checks schema and topics.
-func NewParts(ctx context.Context, s *Settings, log *slog.Logger) (*Parts, error) {
+func NewParts(ctx context.Context, s *Settings, process string, log *slog.Logger) (*Parts, error) {
 	b := make([]byte, 6)
 	rand.Read(b)
 	p := &Parts{Settings: s, Log: log, Registry: ops.NewRegistry(), ID: hex.EncodeToString(b)}
@@ -137,6 +143,17 @@ func NewParts(ctx context.Context, s *Settings, log *slog.Logger) (*Parts, error
 	if p.Ops, err = ops.Listen(s.Ops.Addr, p.Registry); err != nil {
 		return nil, err
 	}
+	var flush func(context.Context) error
+	if p.Tracer, flush, err = tracing.Start(ctx, s.Trace, process, p.ID, log); err != nil {
+		return p, err
+	}
+	p.close = append(p.close, func() {
+		ending, cancel := context.WithTimeout(context.Background(), traceFlush)
+		defer cancel()
+		if err := flush(ending); err != nil {
+			log.Warn("the last spans were not exported", "err", err)
+		}
+	})
 	if p.Store, err = sqlstore.Open(ctx, s.Store); err != nil {
 		return p, err
 	}
@@ -168,6 +185,9 @@ func NewParts(ctx context.Context, s *Settings, log *slog.Logger) (*Parts, error
 	return p, nil
 }
 
+// traceFlush bounds how long the end of a process waits for the collector of traces.
+const traceFlush = 2 * time.Second
+
 // Close lets go of the connections.
 func (p *Parts) Close() {
 	for i := len(p.close) - 1; i >= 0; i-- {
@@ -193,7 +213,7 @@ func (p *Parts) Base() []ops.Named {
 func (p *Parts) Ingest() ([]ops.Named, error) {
 	metrics := ingest.NewMetrics(p.Registry)
 	teller := ingest.NewTeller(p.Redis, p.Log, metrics)
-	service, err := ingest.New(p.Settings.Ingest, p.Settings.Kafka, p.Store, p.IDs, teller, p.Log, metrics, "ingest-"+p.ID)
+	service, err := ingest.New(p.Settings.Ingest, p.Settings.Kafka, p.Store, p.IDs, teller, p.Tracer, p.Log, metrics, "ingest-"+p.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -238,13 +258,13 @@ func (p *Parts) Requests() (*Requests, []ops.Named, error) {
 
 // Socket builds the socket door: a handler for GET /v1/ws, and the service behind it.
 func (p *Parts) Socket(r *Requests) (http.Handler, ops.Named) {
-	s := pusher.New(p.Settings.Push, p.Settings.Kafka, r.Service, p.Guarded, r.Heads, p.Redis, p.Log, pusher.NewMetrics(p.Registry), "pusher-"+p.ID)
+	s := pusher.New(p.Settings.Push, p.Settings.Kafka, r.Service, p.Guarded, r.Heads, p.Redis, p.Tracer, p.Log, pusher.NewMetrics(p.Registry), "pusher-"+p.ID)
 	return s, ops.Named{Name: "sockets", Service: s}
 }
 
 // Door builds the HTTP door and opens its listener; the socket may be nil.
 func (p *Parts) Door(r *Requests, socket http.Handler) (ops.Named, net.Addr, error) {
-	s := api.New(p.Settings.HTTP, r.Service, r.Accounts, p.Settings.Auth.AdminToken, socket, p.Log, p.Registry)
+	s := api.New(p.Settings.HTTP, r.Service, r.Accounts, p.Settings.Auth.AdminToken, socket, p.Tracer, p.Log, p.Registry)
 	addr, err := s.Listen()
 	return ops.Named{Name: "http", Service: s}, addr, err
 }

@@ -25,7 +25,7 @@ type cluster struct {
 	tideline func(args ...string) string
 }
 
-func startCluster(t *testing.T) *cluster {
+func startCluster(t *testing.T, more ...string) *cluster {
 	t.Helper()
 	k, r := servers.StartKafka(t), servers.Redis(t)
 	c := &cluster{redis: r, mysql: servers.MySQL(t)}
@@ -37,6 +37,7 @@ func startCluster(t *testing.T) *cluster {
 		"TIDELINE_KAFKA_BROKERS=" + k.Addr, "TIDELINE_KAFKA_PARTITIONS=8", "TIDELINE_KAFKA_REPLICATION=1", "TIDELINE_KAFKA_MIN_IN_SYNC=1",
 		"TIDELINE_KAFKA_SESSION_TIMEOUT=3s", "TIDELINE_STORE_DSN=" + c.mysql, "TIDELINE_REDIS_ADDRS=" + r.Addr, "TIDELINE_OPS_ADDR=127.0.0.1:0",
 	}
+	env = append(env, more...)
 	secrets := []string{"TIDELINE_INGEST_HASH_KEY=a hash key of the tests"}
 	door := append(append([]string{"TIDELINE_AUTH_TOKEN_KEY=a token key of the tests, long enough", "TIDELINE_AUTH_ADMIN_TOKEN=" + adminToken}, secrets...), env...)
 	archiving := append([]string{"TIDELINE_ARCHIVE_ADDR=" + archive}, env...)

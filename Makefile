@@ -24,8 +24,9 @@ test: check-go ## install the real servers, and run every check and every test a
 test-fast: check-go ## run the tests that need no server and no race detector
 	go test -short ./...
 
-lint: check-go ## vet, format and the Kafka contract
+lint: check-go ## vet, linters, format and the Kafka contract
 	go vet ./...
+	go tool -modfile=tools/lint/go.mod golangci-lint run ./...
 	@test -z "$$(gofmt -l cmd internal pkg schemas test)" || { gofmt -l cmd internal pkg schemas test; echo "these are not formatted"; exit 1; }
 	scripts/check-wire
 

@@ -218,7 +218,7 @@ func (s *Server) around(c *gin.Context) {
 	}
 	defer func() {
 		if p := recover(); p != nil {
-			if p == http.ErrAbortHandler {
+			if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 				panic(p)
 			}
 			s.log.ErrorContext(ctx, "a request panicked", "request_id", id, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
@@ -274,7 +274,7 @@ func View(err error, requestID string) (view ErrorView, ours bool) {
 
 func (s *Server) refuse(c *gin.Context, err error) {
 	view, ours := View(err, c.GetString(keyRequestID))
-	if ours && context.Cause(c.Request.Context()) == context.Canceled {
+	if ours && errors.Is(context.Cause(c.Request.Context()), context.Canceled) {
 		// The client hung up: nobody reads the answer, and nothing of ours failed.
 		s.log.DebugContext(c.Request.Context(), "a client hung up", "request_id", view.RequestID, "path", c.FullPath(), "err", err)
 	} else if ours {

@@ -78,7 +78,7 @@ func (s *Server) Run(ctx context.Context) error {
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWait)
 	defer cancel()
 	err := server.Shutdown(stop)
-	<-done
+	_ = <-done // it ended because it was told to
 	return err
 }
 

@@ -218,7 +218,7 @@ func (w *world) live(opt LiveOptions) (*Client, *Live, <-chan error) {
 	done := make(chan error, 1)
 	ended := make(chan error, 1)
 	go func() { err := l.Run(ctx); done <- err; ended <- err }()
-	w.t.Cleanup(func() { cancel(); <-ended })
+	w.t.Cleanup(func() { cancel(); _ = <-ended })
 	return c, l, done
 }
 

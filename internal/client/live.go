@@ -146,7 +146,7 @@ func (l *Live) once(ctx context.Context) error {
 	go func() { caught <- l.catchUp(syncing, s) }()
 	defer func() {
 		if stop(); caught != nil {
-			<-caught
+			_ = <-caught // whatever it ended with, it has ended
 		}
 	}()
 	heartbeat := time.NewTicker(time.Duration(max(s.Welcome.HeartbeatMS, 100)) * time.Millisecond)

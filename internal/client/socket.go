@@ -112,7 +112,7 @@ func Dial(ctx context.Context, url, token string, unasked func(Frame)) (*Socket,
 		return nil, err
 	}
 	// Every ping is answered: a server that is silent for longer is gone.
-	s.silence.Store(int64(5*s.Welcome.HeartbeatMS/2) * int64(time.Millisecond))
+	s.silence.Store((5 * s.Welcome.HeartbeatMS / 2) * int64(time.Millisecond))
 	_ = ws.SetReadDeadline(time.Now().Add(time.Duration(s.silence.Load())))
 	return s, nil
 }

@@ -24,7 +24,7 @@ func TestInRequest_NamesFieldsAsRequestsHaveThem(t *testing.T) {
 			t.Errorf("the refusal of %q was changed, and others hold it", field)
 		}
 	}
-	if other := fmt.Errorf("not a refusal"); inRequest(other) != other {
+	if other := fmt.Errorf("not a refusal"); !errors.Is(inRequest(other), other) {
 		t.Error("an error of another kind is changed")
 	}
 }

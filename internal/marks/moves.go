@@ -47,13 +47,13 @@ func (m *moves) add(e *chat.Event) {
 		v.joined, v.left, v.join = true, false, j.JoinSeq
 		v.seq, v.ordinal = max(v.seq, j.ReadSeq), max(v.ordinal, j.ReadOrdinal)
 	}
-	switch {
-	case e.Kind == chat.KindLeave:
+	switch e.Kind {
+	case chat.KindLeave:
 		for _, u := range e.Leave.Users {
 			v := m.of(e.Conversation, u)
 			v.joined, v.left = false, true
 		}
-	case e.Kind == chat.KindMessage:
+	case chat.KindMessage:
 		m.raise(e.Conversation, e.Sender, e.Seq, e.Ordinal)
 	}
 }

@@ -29,20 +29,18 @@ type world struct {
 	fast   *Marks // the doors' and the writers' view
 	people []chat.UserID
 
-	messages  []chat.Event
-	at        timeline.Position
-	pending   []timeline.Entry // committed, not followed
-	followed  int64
-	receipts  []chat.ReadMark
-	marksAt   int64
-	acked     map[timeline.MemberKey]int64 // marks that Redis was told of
-	all       map[timeline.MemberKey]int64 // marks that stand in the log
-	head      map[chat.ConversationID]*chat.Event
-	present   map[timeline.MemberKey]bool // by the log
-	calm      bool                        // nobody joins or leaves, and nothing is flushed
-	checked   int
-	fills     int
-	overtaken int
+	messages []chat.Event
+	at       timeline.Position
+	pending  []timeline.Entry // committed, not followed
+	followed int64
+	receipts []chat.ReadMark
+	marksAt  int64
+	acked    map[timeline.MemberKey]int64 // marks that Redis was told of
+	all      map[timeline.MemberKey]int64 // marks that stand in the log
+	head     map[chat.ConversationID]*chat.Event
+	present  map[timeline.MemberKey]bool // by the log
+	calm     bool                        // nobody joins or leaves, and nothing is flushed
+	checked  int
 }
 
 func newWorld(t *testing.T, o *redis.Options, seed uint64) *world {

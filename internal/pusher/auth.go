@@ -54,7 +54,7 @@ func (c *conn) auth(r *request) {
 	c.mu.Unlock()
 	switch {
 	case !again:
-		if err, code := c.admit(ctx, caller); err != nil {
+		if code, err := c.admit(ctx, caller); err != nil {
 			c.refuseAuth(r, err, code)
 			return
 		}
@@ -84,17 +84,17 @@ func (c *conn) refuseAuth(r *request, err error, code CloseCode) {
 // admit enters a connection into the index. It first listens to changes of membership, then loads the memberships from the
 // store; of the two, what has the higher number is right. So a join or a leave that happens meanwhile is not missed,
 // whichever way it becomes known first.
-func (c *conn) admit(ctx context.Context, caller accounts.Caller) (error, CloseCode) {
+func (c *conn) admit(ctx context.Context, caller accounts.Caller) (CloseCode, error) {
 	p := c.p
 	c.mu.Lock()
 	c.caller = caller
 	c.news = map[chat.ConversationID]change{}
 	c.mu.Unlock()
 	if p.hasEnded(caller.Session) { // looked at only now that takeRevoked finds the connection by its caller
-		return chat.Refuse(chat.CodeSessionRevoked, "the session has ended"), CloseSessionRevoked
+		return CloseSessionRevoked, chat.Refuse(chat.CodeSessionRevoked, "the session has ended")
 	}
 	if !p.index.arrive(c, caller.User, p.cfg.MaxPerUser) {
-		return chat.Refuse(chat.CodeRateLimited, "the user has %d connections, more are not allowed", p.cfg.MaxPerUser), CloseTooManyConnections
+		return CloseTooManyConnections, chat.Refuse(chat.CodeRateLimited, "the user has %d connections, more are not allowed", p.cfg.MaxPerUser)
 	}
 	known := map[chat.ConversationID]change{}
 	subs := map[chat.ConversationID]*membership{}
@@ -108,13 +108,13 @@ func (c *conn) admit(ctx context.Context, caller accounts.Caller) (error, CloseC
 	case p.loads <- struct{}{}:
 	case <-ctx.Done():
 		undo()
-		return ctx.Err(), CloseUnavailable
+		return CloseUnavailable, ctx.Err()
 	}
 	list, err := p.store.Memberships(ctx, caller.User, true)
 	<-p.loads
 	if err != nil {
 		undo()
-		return err, CloseUnavailable
+		return CloseUnavailable, err
 	}
 	for i := range list {
 		m := &list[i].Member
@@ -139,9 +139,9 @@ func (c *conn) admit(ctx context.Context, caller accounts.Caller) (error, CloseC
 			c.mu.Unlock()
 			if gone {
 				undo()
-				return errGone, CloseUnavailable
+				return CloseUnavailable, errGone
 			}
-			return nil, 0
+			return 0, nil
 		}
 		c.mu.Unlock()
 		for id, n := range news {

@@ -2,6 +2,7 @@ package pusher
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -106,14 +107,14 @@ func swarmClient(address string, user int) (net.Conn, error) {
 	}
 	b := make([]byte, 1024)
 	if n, err := conn.Read(b); err != nil || !strings.HasPrefix(string(b[:n]), "HTTP/1.1 101") {
-		return nil, fmt.Errorf("the handshake was answered %q, %v", b[:n], err)
+		return nil, errors.Join(fmt.Errorf("the handshake was answered %q", b[:n]), err)
 	}
 	// A masked frame with the mask of zeros.
 	if _, err = conn.Write(append([]byte{0x81, 0x80 | byte(len(auth)), 0, 0, 0, 0}, auth...)); err != nil {
 		return nil, err
 	}
 	if n, err := conn.Read(b); err != nil || strings.Contains(string(b[:n]), "error") {
-		return nil, fmt.Errorf("auth was answered %q, %v", b[:n], err)
+		return nil, errors.Join(fmt.Errorf("auth was answered %q", b[:n]), err)
 	}
 	return conn, nil
 }

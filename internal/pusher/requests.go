@@ -185,7 +185,7 @@ func (c *conn) throughDoor(op string) func(context.Context, []byte) (any, error)
 		if err != nil && span.IsRecording() {
 			span.SetStatus(codes.Error, string(chat.CodeOf(err)))
 		}
-		return json.RawMessage(result), err
+		return result, err
 	}
 }
 

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -219,7 +220,7 @@ func (p *person) listen() *ear {
 					e = &ear{t: p.t, ws: ws, heard: map[string]int64{}, more: make(chan struct{}, 1)}
 					break
 				}
-				err = fmt.Errorf("auth was answered %s (%v)", a.Error, err)
+				err = errors.Join(fmt.Errorf("auth was answered %s", a.Error), err)
 			}
 			_ = ws.Close()
 		}

@@ -223,7 +223,7 @@ func aRecallLeavesNothing(t *testing.T, d *desk) {
 	first.Recall, second.Recall = &chat.Recall{TargetSeq: 2}, &chat.Recall{TargetSeq: 3}
 	d.apply(first, second)
 	for _, r := range d.rows() {
-		if strings.Contains(fmt.Sprintf("%s", r.Content), "secret") || (r.Seq == 2 || r.Seq == 3) && (r.Mentions != nil || r.RecalledAt == 0 || r.RecalledBy != 1 || r.Changes != 1) {
+		if strings.Contains(string(r.Content), "secret") || (r.Seq == 2 || r.Seq == 3) && (r.Mentions != nil || r.RecalledAt == 0 || r.RecalledBy != 1 || r.Changes != 1) {
 			t.Errorf("row %d still is %+v", r.Seq, r)
 		}
 	}

@@ -434,13 +434,16 @@ func (s *Server) pull(c *gin.Context) {
 		return
 	}
 	r := handlers.PullRequest{Conversation: id}
-	for name, into := range map[string]**int64{"after": &r.After, "before": &r.Before, "around": &r.Around, "around_time": &r.AroundTime} {
-		if _, given := c.GetQuery(name); given {
-			n, ok := s.number(c, name)
+	for _, place := range [...]struct {
+		name string
+		into **int64
+	}{{"after", &r.After}, {"before", &r.Before}, {"around", &r.Around}, {"around_time", &r.AroundTime}} {
+		if _, given := c.GetQuery(place.name); given {
+			n, ok := s.number(c, place.name)
 			if !ok {
 				return
 			}
-			*into = &n
+			*place.into = &n
 		}
 	}
 	limit, ok := s.number(c, "limit")
@@ -456,11 +459,13 @@ func (s *Server) pull(c *gin.Context) {
 		s.refuse(c, err)
 		return
 	}
+	defer p.Free()
 	c.Header("ETag", p.ETag)
 	c.Header("Cache-Control", "private, no-cache")
 	if matches(c.GetHeader("If-None-Match"), p.ETag) {
 		c.Status(http.StatusNotModified)
 		return
 	}
+	c.Header("Content-Length", strconv.Itoa(len(p.JSON)))
 	c.Data(http.StatusOK, "application/json", p.JSON)
 }

@@ -1,8 +1,10 @@
 package handlers
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"slices"
 	"sync"
 	"time"
 
@@ -38,15 +40,21 @@ func newProfiles(store interface {
 	return &profiles{store: store, now: time.Now, seen: map[chat.UserID]profile{}}
 }
 
-// of gives the encoded profiles of people; those who do not exist are left out.
-func (p *profiles) of(ctx context.Context, ids map[chat.UserID]bool) (map[chat.UserID]profile, error) {
+// person is the profile of somebody.
+type person struct {
+	id chat.UserID
+	profile
+}
+
+// of appends the encoded profiles of different people, in order of their ids; those who do not exist are left out.
+func (p *profiles) of(ctx context.Context, ids []chat.UserID, out []person) ([]person, error) {
 	now := p.now()
-	out := make(map[chat.UserID]profile, len(ids))
+	begin := len(out)
 	var missing []chat.UserID
 	p.mu.Lock()
-	for id := range ids {
+	for _, id := range ids {
 		if v, there := p.seen[id]; there && now.Before(v.until) {
-			out[id] = v
+			out = append(out, person{id, v})
 		} else if id > 0 {
 			missing = append(missing, id)
 		}
@@ -70,8 +78,10 @@ func (p *profiles) of(ctx context.Context, ids map[chat.UserID]bool) (map[chat.U
 			AvatarURL string `json:"avatar_url"`
 		}{u.Nickname, u.AvatarURL})
 		v := profile{json: text, version: uint64(u.UpdatedAt), until: now.Add(profileTTL)}
-		p.seen[u.ID], out[u.ID] = v, v
+		p.seen[u.ID] = v
+		out = append(out, person{u.ID, v})
 	}
+	slices.SortFunc(out[begin:], func(a, b person) int { return cmp.Compare(a.id, b.id) })
 	return out, nil
 }
 

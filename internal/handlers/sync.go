@@ -277,25 +277,23 @@ func (s *Service) Sync(ctx context.Context, u chat.UserID, r SyncRequest) (SyncA
 }
 
 func (s *Service) newest(ctx context.Context, u chat.UserID, v *summary, n int, senders map[chat.UserID]bool) ([]rawJSON, error) {
-	p := &page{s: s, c: v.c, reader: u, trust: s.heads.Fresh(), limit: n, tag: nopTag{}}
+	p := newPage(s, v.c, u, n)
+	defer p.free()
 	p.first, p.last = v.m.Visible(&v.c)
 	if err := p.backward(ctx, p.last); err != nil {
 		return nil, err
 	}
 	var out []rawJSON
 	for _, it := range p.items {
-		if it.entry != nil {
-			out = append(out, it.entry.JSON)
-			senders[it.entry.Sender] = true
+		if it.entry == nil {
+			out = append(out, appendVoid(nil, it.from, it.to))
+			continue
 		}
+		out = append(out, it.entry.JSON)
+		senders[it.entry.Sender] = true
 	}
 	return out, nil
 }
-
-type nopTag struct{}
-
-func (nopTag) Write(b []byte) (int, error) { return len(b), nil }
-func (nopTag) Sum64() uint64               { return 0 }
 
 // clock is where the store's writers stand: the offset behind what is stored, for each partition of im.messages, and
 // for the user's partition of im.receipts. It needs no clock of a machine.

@@ -3,6 +3,8 @@ package handlers
 import (
 	"context"
 	"encoding/json"
+	"maps"
+	"slices"
 
 	"tideline/internal/sqlstore"
 	"tideline/pkg/chat"
@@ -98,13 +100,13 @@ func (s *Service) UpdateUser(ctx context.Context, u chat.UserID, r UpdateUserReq
 
 // users gives the encoded profiles that go with an answer.
 func (s *Service) users(ctx context.Context, ids map[chat.UserID]bool) (map[string]rawJSON, error) {
-	found, err := s.profiles.of(ctx, ids)
+	found, err := s.profiles.of(ctx, slices.Collect(maps.Keys(ids)), nil)
 	if err != nil {
 		return nil, err
 	}
 	out := make(map[string]rawJSON, len(found))
-	for id, p := range found {
-		out[id.String()] = p.json
+	for _, p := range found {
+		out[p.id.String()] = p.json
 	}
 	return out, nil
 }

@@ -297,6 +297,17 @@ func (a *answer) refused(status int, code, field string) {
 }
 
 // into reads the body.
+// code gives the code of a refusal, or nothing.
+func (a *answer) code() string {
+	var refusal struct {
+		Error struct {
+			Code string `json:"code"`
+		} `json:"error"`
+	}
+	_ = json.Unmarshal(a.body, &refusal) // an answer that is no refusal has none
+	return refusal.Error.Code
+}
+
 func (a *answer) into(v any) {
 	a.t.Helper()
 	if err := json.Unmarshal(a.body, v); err != nil {

@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -61,5 +62,45 @@ func BenchmarkPull(b *testing.B) {
 	for range 3 {
 		b.Run("floor", func(b *testing.B) { ask(b, floor.URL, "/") })
 		b.Run("pull", func(b *testing.B) { ask(b, ada.base, path) })
+	}
+}
+
+// BenchmarkSync asks for the summary of everything that somebody with 500 conversations has: heads, marks, unread.
+func BenchmarkSync(b *testing.B) {
+	ada, bob := join(b, "ada"), join(b, "bob")
+	for n := range 500 {
+		cid := ada.group(bob)
+		if n%5 == 0 {
+			bob.say(cid, "unread")
+		}
+	}
+	ask := func() []byte {
+		r, err := http.NewRequestWithContext(b.Context(), http.MethodPost, ada.base+"/sync", strings.NewReader(`{"limit":500}`))
+		if err != nil {
+			b.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+ada.token)
+		r.Header.Set("Content-Type", "application/json")
+		answer, err := http.DefaultClient.Do(r)
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer func() { _ = answer.Body.Close() }()
+		text, err := io.ReadAll(answer.Body)
+		if err != nil || answer.StatusCode != http.StatusOK {
+			b.Fatalf("%d, %v: %.300s", answer.StatusCode, err, text)
+		}
+		return text
+	}
+	var first struct {
+		Conversations []struct{ Unread int }
+		UnreadTotal   int `json:"unread_total"`
+	}
+	if err := json.Unmarshal(ask(), &first); err != nil || len(first.Conversations) != 500 || first.UnreadTotal != 100 {
+		b.Fatalf("%d conversations with %d unread, %v", len(first.Conversations), first.UnreadTotal, err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		ask()
 	}
 }

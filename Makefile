@@ -1,42 +1,43 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 export GOFLAGS ?= -buildvcs=false
+export PATH := $(CURDIR)/.tools/go/bin:$(PATH)
 COMMANDS := $(notdir $(wildcard cmd/*))
 
 help: ## list what can be done
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s $$'\t'
 
-run: check-go ## build standalone and start it
+run: go ## build standalone and start it
 	@go build -o bin/ ./cmd/standalone ./cmd/chdb
 	@exec bin/standalone
 
 chdb: ## install the ClickHouse engine (530 MB): standalone archives with it from its next start on
 	@scripts/install-chdb
 
-build: check-go ## build every command into bin/
+build: go ## build every command into bin/
 	@for c in $(COMMANDS); do echo "bin/$$c"; go build -o bin/$$c ./cmd/$$c || exit 1; done
 
-test: check-go ## install the real servers, and run every check and every test against them
+test: go ## install the real servers, and run every check and every test against them
 	scripts/install-servers
 	$(MAKE) --no-print-directory lint
 	TIDELINE_REQUIRE_SERVERS=1 go test -race -timeout 30m ./...
 
-test-fast: check-go ## run the tests that need no server and no race detector
+test-fast: go ## run the tests that need no server and no race detector
 	go test -short ./...
 
-lint: check-go ## vet, linters, format and the Kafka contract
+lint: go ## vet, linters, format and the Kafka contract
 	go vet ./...
 	go tool -modfile=tools/lint/go.mod golangci-lint run ./...
 	@test -z "$$(gofmt -l cmd internal pkg schemas test)" || { gofmt -l cmd internal pkg schemas test; echo "these are not formatted"; exit 1; }
 	scripts/check-wire
 
-generate: check-go ## generate the code of the wire format
+generate: go ## generate the code of the wire format
 	cd schemas/wire && go tool -modfile=$(CURDIR)/tools/go.mod buf generate
 
 clean: ## remove what was built; data and installed servers stay
 	rm -rf bin
 
-check-go:
-	@scripts/check-go
+go:
+	@scripts/install-go
 
-.PHONY: help run chdb build test test-fast lint generate clean check-go
+.PHONY: help run chdb build test test-fast lint generate clean go

@@ -104,7 +104,11 @@ func orEnded(err error) error {
 	return err
 }
 
-// Signals gives a context that ends with the first SIGTERM or SIGINT. A second one ends the process at once.
+// echo is how long a signal may come again and be the same one: make, a shell and a terminal all pass it on.
+const echo = time.Second
+
+// Signals gives a context that ends with the first SIGTERM or SIGINT. A second one, later than an echo, ends the process
+// at once.
 func Signals(ctx context.Context, log *slog.Logger) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
 	got := make(chan os.Signal, 2)
@@ -117,7 +121,11 @@ func Signals(ctx context.Context, log *slog.Logger) (context.Context, context.Ca
 		case <-ctx.Done():
 			return
 		}
-		<-got
+		for first := time.Now(); ; {
+			if <-got; time.Since(first) > echo {
+				break
+			}
+		}
 		log.Error("a second signal: ending at once")
 		os.Exit(1)
 	}()

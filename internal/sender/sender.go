@@ -147,8 +147,9 @@ func (s *Sender) Begin(ctx context.Context, c *chat.Command) (*Pending, error) {
 	// The span lasts until the outcome, so that a trace shows what the sender waited for.
 	ctx, p.span = startSpan(ctx, c, partition)
 	r.Headers = kafka.WithTrace(ctx, r.Headers)
-	// What was begun is finished even when the client hangs up: it may have been written already.
-	s.producer.Produce(context.WithoutCancel(ctx), r, func(_ *kgo.Record, err error) {
+	// What was begun is finished even when the client hangs up: it may have been written already. Where Kafka is so far
+	// behind that the buffer is full it fails at once: who waited for a place would wait past every deadline of ours.
+	s.producer.TryProduce(context.WithoutCancel(ctx), r, func(_ *kgo.Record, err error) {
 		if err == nil {
 			s.metrics.produce.Observe(time.Since(p.begun).Seconds())
 		}
@@ -175,6 +176,9 @@ func (p *Pending) wait(ctx context.Context) (Outcome, error) {
 	}()
 	deadline := time.NewTimer(s.cfg.Wait)
 	defer deadline.Stop()
+	// A store that hangs must not hold the answer back past the deadline.
+	asking, cancel := context.WithTimeout(ctx, s.cfg.Wait)
+	defer cancel()
 	ask := time.NewTicker(storeEvery)
 	defer ask.Stop()
 	accepted := false
@@ -190,7 +194,7 @@ func (p *Pending) wait(ctx context.Context) (Outcome, error) {
 			}
 			accepted, written = true, nil
 		case <-ask.C:
-			if o, known, err := p.ask(ctx); known {
+			if o, known, err := p.ask(asking); known {
 				return o, err
 			}
 		case <-deadline.C:
@@ -287,6 +291,9 @@ func (s *Sender) watchLag(ctx context.Context) {
 	for i := range partitions {
 		partitions[i] = int32(i)
 	}
+	// What the store said last counts on while it says nothing: it cannot have come further without being there, and
+	// that is when the bound is needed.
+	stored := map[int32]int64{}
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -298,14 +305,17 @@ func (s *Sender) watchLag(ctx context.Context) {
 		once, cancel := context.WithTimeout(ctx, 2*time.Second)
 		ends, err := adm.ListEndOffsets(once, kafka.TopicInbound)
 		if err == nil {
-			var stored map[int32]seq.Checkpoint
-			if stored, err = s.store.Checkpoints(once, partitions); err == nil {
-				ends.Each(func(o kadm.ListedOffset) {
-					if o.Err == nil && int(o.Partition) < len(s.lag) {
-						s.lag[o.Partition].Store(max(o.Offset-stored[o.Partition].InboundNext, 0))
-					}
-				})
+			var checkpoints map[int32]seq.Checkpoint
+			if checkpoints, err = s.store.Checkpoints(once, partitions); err == nil {
+				for _, p := range partitions {
+					stored[p] = checkpoints[p].InboundNext
+				}
 			}
+			ends.Each(func(o kadm.ListedOffset) {
+				if from, known := stored[o.Partition]; known && o.Err == nil && int(o.Partition) < len(s.lag) {
+					s.lag[o.Partition].Store(max(o.Offset-from, 0))
+				}
+			})
 		}
 		cancel()
 		if err != nil && ctx.Err() == nil {

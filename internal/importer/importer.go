@@ -187,9 +187,15 @@ func (r *run) connect(ctx context.Context, fail context.CancelCauseFunc, wg *syn
 	}
 	closeProducer := sync.OnceFunc(r.producer.Close)
 	closers = append(closers, closeProducer)
-	context.AfterFunc(ctx, func() {
-		grace := time.AfterFunc(stopGrace, closeProducer)
-		wg.Go(func() { <-r.producer.Context().Done(); grace.Stop() })
+	wg.Go(func() {
+		<-ctx.Done()
+		grace := time.NewTimer(stopGrace)
+		defer grace.Stop()
+		select {
+		case <-grace.C:
+			closeProducer()
+		case <-r.producer.Context().Done():
+		}
 	})
 	p := r.cp.Partition
 	reader, err := r.kafka.NewReader(clientID, r.log, map[string]map[int32]kgo.Offset{
@@ -213,7 +219,7 @@ func (r *run) connect(ctx context.Context, fail context.CancelCauseFunc, wg *syn
 	})
 	others := &groupLag{admin: kadm.NewClient(admin), skip: p, log: r.log}
 	wg.Go(func() { others.run(ctx) })
-	r.gate = &gate{bound: r.cfg.MaxLag, waiting: r.progress.waits, behind: func() behind {
+	r.gate = &gate{bound: r.cfg.MaxLag, patience: r.cfg.Patience, waiting: r.progress.waits, behind: func() behind {
 		worst := others.worst()
 		if own := r.follower.behind(max(r.cp.Last+1, at.inboundEnd)); own.n > worst.n {
 			worst = own

@@ -90,8 +90,9 @@ func (g *groupLag) look(ctx context.Context) (behind, error) {
 
 // gate lets the import through while nobody is too far behind, and once it is closed, only when half of that is left.
 type gate struct {
-	bound  int64
-	behind func() behind
+	bound    int64
+	patience time.Duration
+	behind   func() behind
 	// waiting is told who is waited for, with n = 0 when the gate opens again.
 	waiting func(behind)
 }
@@ -99,7 +100,8 @@ type gate struct {
 // gateLook is how often a closed gate looks again.
 const gateLook = 50 * time.Millisecond
 
-// pass waits until the gate is open.
+// pass waits until the gate is open. It gives up where nothing has moved for as long as the gate's patience: then who is
+// waited for does not work at all, and a person has to look.
 func (g *gate) pass(ctx context.Context) error {
 	b := g.behind()
 	if b.n <= g.bound {
@@ -108,6 +110,7 @@ func (g *gate) pass(ctx context.Context) error {
 	defer g.waiting(behind{})
 	tick := time.NewTicker(gateLook)
 	defer tick.Stop()
+	moved := time.Now()
 	for b.n > g.bound/2 {
 		g.waiting(b)
 		select {
@@ -115,7 +118,13 @@ func (g *gate) pass(ctx context.Context) error {
 			return context.Cause(ctx)
 		case <-tick.C:
 		}
-		b = g.behind()
+		before := b
+		if b = g.behind(); b != before {
+			moved = time.Now()
+		}
+		if time.Since(moved) >= g.patience {
+			return fmt.Errorf("%s is %d behind, and nothing has moved for %s; are ingest and timeline running? The same command goes on from here", b.what, b.n, g.patience)
+		}
 	}
 	return nil
 }

@@ -152,13 +152,13 @@ func (r *rig) tell(instance string, outcomes ...wire.Outcome) {
 	r.redis.Publish(ingest.OutcomeChannel(instance), string(wire.EncodeOutcomes(outcomes)))
 }
 
-func mustBe(t *testing.T, err error, code chat.Code) *chat.Error {
+func mustBe(t *testing.T, err error, code chat.Code) chat.Error {
 	t.Helper()
 	var refusal *chat.Error
 	if !errors.As(err, &refusal) || refusal.Code != code {
 		t.Fatalf("the answer is %v, not %s", err, code)
 	}
-	return refusal
+	return *refusal
 }
 
 func TestSender_GivesEachWaiterItsOwnOutcome(t *testing.T) {
@@ -290,7 +290,9 @@ func TestSender_FailsAtOnceWhenTheBufferIsFull(t *testing.T) {
 func TestSender_SaysThatKafkaDoesNotTakeIt(t *testing.T) {
 	r := newRig(t, func(c *Config) { c.Wait = time.Minute })
 	p := r.begin(t, "a")
-	<-p.written // the broker has it; what follows is a broker that had not
+	if err := <-p.written; err != nil { // the broker has it; what follows is a broker that had not
+		t.Fatal(err)
+	}
 	p.written <- errors.New("not enough replicas")
 	_, err := p.Wait(t.Context())
 	mustBe(t, err, chat.CodeUnavailable)

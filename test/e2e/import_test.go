@@ -25,16 +25,15 @@ import (
 
 	"tideline/internal/wire"
 	"tideline/pkg/chat"
+	"tideline/test/platform"
 )
-
-const adminToken = "an administrators' token of the tests"
 
 // said is a line of the export that becomes an event.
 type said struct{ sender, text string }
 
 // chatExport gives a chat export and what is said in it: the real one, where it is beside the project, or else one of the
-// same shape. At most so many lines of it.
-func chatExport(t *testing.T, most int) (path string, lines []said) {
+// same shape.
+func chatExport(t *testing.T) (path string, lines []said) {
 	t.Helper()
 	source := os.Getenv("TIDELINE_TEST_CHAT_DATA")
 	if source == "" {
@@ -60,7 +59,7 @@ func chatExport(t *testing.T, most int) (path string, lines []said) {
 	w := bufio.NewWriter(out)
 	scanner := bufio.NewScanner(in)
 	scanner.Buffer(nil, 1<<20)
-	for n := 0; n < most && scanner.Scan(); n++ {
+	for scanner.Scan() {
 		var l struct{ Kind, Sender, Text string }
 		if err := json.Unmarshal(scanner.Bytes(), &l); err != nil {
 			t.Fatal(err)
@@ -107,15 +106,15 @@ func madeExport() io.Reader {
 type importing struct {
 	t    *testing.T
 	cmd  *exec.Cmd
-	out  *lockedBuffer
+	out  *platform.Output
 	path string
 }
 
-func (pf *platform) startImport(t *testing.T, path string) *importing {
+func startImport(t *testing.T, pf *platform.Platform, path string) *importing {
 	t.Helper()
-	im := &importing{t: t, out: &lockedBuffer{}, path: path}
-	im.cmd = exec.Command(built(t, "tideline"), "import", "-import.api", pf.http, "-import.group", "Everybody", "-kafka.brokers", pf.kafka, path)
-	im.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TIDELINE_IMPORT_ADMIN_TOKEN=" + pf.admin()}
+	im := &importing{t: t, out: &platform.Output{}, path: path}
+	im.cmd = exec.Command(platform.Built(t, "tideline"), "import", "-import.api", pf.HTTP, "-import.group", "Everybody", "-kafka.brokers", pf.Kafka, path)
+	im.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TIDELINE_IMPORT_ADMIN_TOKEN=" + pf.Admin()}
 	im.cmd.Stdout, im.cmd.Stderr = im.out, im.out
 	if err := im.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -161,17 +160,17 @@ func (im *importing) past(line int) {
 // moved is a community that moved in: its log, as any consumer reads it.
 type moved struct {
 	t      *testing.T
-	pf     *platform
+	pf     *platform.Platform
 	group  chat.ConversationID
 	events []chat.Event
 }
 
 // readLog reads im.messages as a service of somebody else does, and keeps the one group's events.
-func (pf *platform) readLog(t *testing.T) *moved {
+func readLog(t *testing.T, pf *platform.Platform) *moved {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	cl, err := kgo.NewClient(kgo.SeedBrokers(pf.kafka), kgo.ConsumeTopics("im.messages"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
+	cl, err := kgo.NewClient(kgo.SeedBrokers(pf.Kafka), kgo.ConsumeTopics("im.messages"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,7 +206,7 @@ func (pf *platform) readLog(t *testing.T) *moved {
 	return m
 }
 
-// mustBe checks that the log has each line once, in order, at the numbers 1..n.
+// MustBe checks that the log has each line once, in order, at the numbers 1..n.
 func (m *moved) mustBe(lines []said) {
 	m.t.Helper()
 	next := 0
@@ -244,7 +243,7 @@ func (m *moved) mustBe(lines []said) {
 // stored counts in the store, beside the product.
 func (m *moved) stored() {
 	m.t.Helper()
-	driver, dsn := m.pf.sql()
+	driver, dsn := m.pf.SQL()
 	db, err := sql.Open(driver, dsn)
 	if err != nil {
 		m.t.Fatal(err)
@@ -271,33 +270,24 @@ func (m *moved) members() map[chat.UserID]int64 {
 			for _, u := range e.Join.Users {
 				joined[u] = e.Seq
 			}
+		case chat.KindLeave:
+			for _, u := range e.Leave.Users {
+				delete(joined, u)
+			}
 		}
 	}
 	return joined
 }
 
-// token begins a session for somebody who has no password, as a backend does.
-func (pf *platform) token(t *testing.T, u chat.UserID) string {
-	t.Helper()
-	admin := &person{t: t, base: pf.http, http: contractual(t), token: pf.admin()}
-	var s struct {
-		Token string `json:"access_token"`
-	}
-	admin.eventually(201, "POST", "/admin/sessions", map[string]string{"user_id": u.String(), "platform": "bot"}, &s)
-	return s.Token
-}
-
 // everybody does something as each of the members, a few at a time.
-func (m *moved) everybody(members []chat.UserID, do func(p *person, u chat.UserID)) {
+func (m *moved) everybody(members []chat.UserID, do func(p *platform.Person, u chat.UserID)) {
 	m.t.Helper()
 	next := make(chan chat.UserID)
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
 			for u := range next {
-				p := &person{t: m.t, base: m.pf.http, http: contractual(m.t), id: u.String()}
-				p.token = m.pf.token(m.t, u)
-				do(p, u)
+				do(m.pf.As(m.t, u.String()), u)
 			}
 		})
 	}
@@ -333,7 +323,7 @@ func (m *moved) unreadIsExact(flush func()) {
 		}
 	}
 	var mu sync.Mutex
-	m.everybody(readers, func(p *person, u chat.UserID) {
+	m.everybody(readers, func(p *platform.Person, u chat.UserID) {
 		mu.Lock()
 		seq := 1 + r.Int64N(n)
 		marks[u] = max(marks[u], seq)
@@ -342,21 +332,27 @@ func (m *moved) unreadIsExact(flush func()) {
 		var answer struct {
 			Read int64 `json:"read_seq"`
 		}
-		p.must(200, "PUT", "/conversations/"+m.group.String()+"/read", map[string]int64{"seq": seq}, &answer)
+		p.Must(200, "PUT", "/conversations/"+m.group.String()+"/read", map[string]int64{"seq": seq}, &answer)
 		if answer.Read != want {
 			m.t.Errorf("%s read up to %d, and the mark is at %d instead of %d", u, seq, answer.Read, want)
 		}
 	})
 	flush()
 	// The naive count: a place in the log is unread for everybody whose mark is before it and who did not say it.
+	recalled := map[int64]bool{}
+	for i := range m.events {
+		if e := &m.events[i]; e.Kind == chat.KindRecall {
+			recalled[e.Recall.TargetSeq] = true
+		}
+	}
 	after := make([]int64, n+2) // messages at or behind a number
 	for seq := n; seq >= 1; seq-- {
 		after[seq] = after[seq+1]
-		if m.events[seq-1].Kind == chat.KindMessage {
+		if m.events[seq-1].Kind == chat.KindMessage && !recalled[seq] {
 			after[seq]++
 		}
 	}
-	m.everybody(members, func(p *person, u chat.UserID) {
+	m.everybody(members, func(p *platform.Person, u chat.UserID) {
 		mu.Lock()
 		want := after[marks[u]+1] // nothing of one's own stands behind one's mark
 		mu.Unlock()
@@ -365,23 +361,41 @@ func (m *moved) unreadIsExact(flush func()) {
 			Read   int64 `json:"read_seq"`
 			Max    int64 `json:"max_seq"`
 		}
-		p.must(200, "GET", "/conversations/"+m.group.String(), nil, &v)
+		p.Must(200, "GET", "/conversations/"+m.group.String(), nil, &v)
 		if v.Unread != want || v.Read != marks[u] || v.Max != n {
 			m.t.Errorf("%s has %d unread behind %d of %d; counted one by one there are %d behind %d", u, v.Unread, v.Read, v.Max, want, marks[u])
 		}
 	})
 }
 
+// owner is who made the group.
+func (m *moved) owner() *platform.Person { return m.pf.As(m.t, m.events[0].Sender.String()) }
+
+// goesOn lets two people come to the group, and talk in it.
+func (m *moved) goesOn() {
+	m.t.Helper()
+	ada, bob := m.pf.Join(m.t, "ada"), m.pf.Join(m.t, "bob")
+	owner, group := m.owner(), "/groups/"+m.group.String()
+	owner.Must(200, "POST", group+"/members", map[string]any{"user_ids": []string{ada.ID, bob.ID}}, nil)
+	owner.Must(200, "PATCH", group+"/members/"+ada.ID, map[string]string{"role": "admin"}, nil)
+	talk(m.t, m.pf, m.group.String(), ada, bob)
+}
+
 // canBePulled pulls the beginning, the end and a stretch between, with the number that was told.
 func (m *moved) canBePulled() {
 	m.t.Helper()
-	var owner chat.UserID
-	for u := range m.members() {
-		owner = u
-		break
+	said := map[int64]string{} // what each message says after its edits, and nothing where it was recalled
+	for i := range m.events {
+		switch e := &m.events[i]; e.Kind {
+		case chat.KindMessage:
+			said[e.Seq] = string(e.Message.Content)
+		case chat.KindEdit:
+			said[e.Edit.TargetSeq] = string(e.Edit.Content)
+		case chat.KindRecall:
+			said[e.Recall.TargetSeq] = ""
+		}
 	}
-	p := &person{t: m.t, base: m.pf.http, http: contractual(m.t), id: owner.String()}
-	p.token = m.pf.token(m.t, owner)
+	p := m.owner()
 	n := int64(len(m.events))
 	for _, after := range []int64{0, n / 2, n - 50} {
 		var page struct {
@@ -391,11 +405,11 @@ func (m *moved) canBePulled() {
 				Content json.RawMessage `json:"content"`
 			} `json:"messages"`
 		}
-		p.must(200, "GET", fmt.Sprintf("/conversations/%s/messages?after=%d&limit=50&told=%d", m.group, after, n), nil, &page)
+		p.Must(200, "GET", fmt.Sprintf("/conversations/%s/messages?after=%d&limit=50&told=%d", m.group, after, n), nil, &page)
 		for i, got := range page.Messages {
 			e := m.events[after+int64(i)]
-			if got.Seq != e.Seq || e.Message != nil && string(got.Content) != string(e.Message.Content) {
-				m.t.Fatalf("after %d the pull gives %+v, and the log has number %d", after, got, e.Seq)
+			if want, ok := said[e.Seq]; got.Seq != e.Seq || ok && string(got.Content) != want {
+				m.t.Fatalf("after %d the pull gives number %d with %s, and the log has number %d with %s", after, got.Seq, got.Content, e.Seq, want)
 			}
 		}
 		if len(page.Messages) == 0 {
@@ -404,23 +418,30 @@ func (m *moved) canBePulled() {
 	}
 }
 
-func TestStandalone_ACommunityMovesIn(t *testing.T) {
-	pf := standalone(t)
-	path, lines := chatExport(t, 30_000)
-	t.Log(lastLine(pf.startImport(t, path).wait()))
-	m := pf.readLog(t)
+// isWhole checks that the log has each line once, lets people talk in the group, and then holds every view against the log.
+func (m *moved) isWhole(lines []said, flush func()) {
+	m.t.Helper()
 	m.mustBe(lines)
+	m.goesOn()
+	m = readLog(m.t, m.pf)
 	m.stored()
-	pf.archived(t, m.group.String(), int64(len(m.events)))
+	m.pf.Archived(m.t, m.group.String(), int64(len(m.events)))
 	m.canBePulled()
-	m.unreadIsExact(pf.restart) // the embedded Redis begins empty
+	m.unreadIsExact(flush)
+}
+
+func TestStandalone_ACommunityMovesIn(t *testing.T) {
+	pf := platform.Standalone(t)
+	path, lines := chatExport(t)
+	t.Log(lastLine(startImport(t, pf, path).wait()))
+	readLog(t, pf).isWhole(lines, pf.Restart) // the embedded Redis begins empty
 }
 
 // The whole of the real data, while the importer and every part are killed and Redis is emptied.
 func TestCluster_ACommunityMovesInWhilePartsAreKilled(t *testing.T) {
-	c := startCluster(t)
-	path, lines := chatExport(t, 1_000_000)
-	cl := redis.NewClient(&redis.Options{Addr: c.redis.Addr})
+	c := platform.StartCluster(t)
+	path, lines := chatExport(t)
+	cl := redis.NewClient(&redis.Options{Addr: c.Redis.Addr})
 	defer func() { _ = cl.Close() }()
 	flush := func() {
 		if err := cl.FlushAll(context.Background()).Err(); err != nil {
@@ -428,24 +449,19 @@ func TestCluster_ACommunityMovesInWhilePartsAreKilled(t *testing.T) {
 		}
 	}
 	all := len(lines)
-	im := c.startImport(t, path)
+	im := startImport(t, &c.Platform, path)
 	im.past(all / 10)
 	_ = im.cmd.Process.Kill()
 	_ = im.cmd.Wait()
-	im = c.startImport(t, path)
-	for i, p := range c.parts {
+	im = startImport(t, &c.Platform, path)
+	for i, p := range c.Parts {
 		im.past(all / 10 * (i + 2))
-		p.kill()
-		p.start()
+		p.Kill()
+		p.Start()
 		flush()
 	}
 	t.Log(lastLine(im.wait()))
-	m := c.readLog(t)
-	m.mustBe(lines)
-	m.stored()
-	c.archived(t, m.group.String(), int64(len(m.events)))
-	m.canBePulled()
-	m.unreadIsExact(flush)
+	readLog(t, &c.Platform).isWhole(lines, flush)
 }
 
 func lastLine(s string) string {

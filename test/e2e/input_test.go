@@ -6,23 +6,25 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"tideline/test/platform"
 )
 
 // TestStandalone_RefusesBadInputClearly sends what clients send by mistake, and expects the contract's form of a refusal
 // each time, and that nothing else noticed.
 func TestStandalone_RefusesBadInputClearly(t *testing.T) {
-	pf := standalone(t)
-	ada, eve := join(t, pf.http, pf.ws, "ada"), join(t, pf.http, pf.ws, "eve")
+	pf := platform.Standalone(t)
+	ada, eve := pf.Join(t, "ada"), pf.Join(t, "eve")
 	var g struct {
 		ID string `json:"conversation_id"`
 	}
-	ada.eventually(201, "POST", "/groups", map[string]any{"name": "Dock"}, &g)
+	ada.Eventually(201, "POST", "/groups", map[string]any{"name": "Dock"}, &g)
 	messages := "/conversations/" + g.ID + "/messages"
 	message := func(change string) string {
 		return `{"client_msg_id":"x","type":"text","content":{"text":"a"}` + change + `}`
 	}
 	for _, c := range []struct {
-		who          *person
+		who          *platform.Person
 		method, path string
 		body         string
 		status       int
@@ -56,13 +58,13 @@ func TestStandalone_RefusesBadInputClearly(t *testing.T) {
 		{ada, "POST", "/admin/users", `{"users":[]}`, 401, "unauthenticated", ""},
 	} {
 		name := fmt.Sprintf("%s %s %.60s", c.method, c.path, c.body)
-		r, err := http.NewRequest(c.method, c.who.base+"/v1"+c.path, strings.NewReader(c.body))
+		r, err := http.NewRequest(c.method, c.who.Base+"/v1"+c.path, strings.NewReader(c.body))
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.Header.Set("Authorization", "Bearer "+c.who.token)
+		r.Header.Set("Authorization", "Bearer "+c.who.Token)
 		r.Header.Set("Content-Type", "application/json")
-		res, err := c.who.http.Do(r)
+		res, err := c.who.HTTP.Do(r)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -81,7 +83,7 @@ func TestStandalone_RefusesBadInputClearly(t *testing.T) {
 			t.Errorf("%s: the refusal is %+v, and X-Request-Id %q", name, a.Error, res.Header.Get("X-Request-Id"))
 		}
 	}
-	if s := ada.send(g.ID, "fine", "nobody else noticed"); s.Seq != 2 {
+	if s := ada.Send(g.ID, "fine", "nobody else noticed"); s.Seq != 2 {
 		t.Errorf("the first message has number %d", s.Seq)
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"tideline/test/platform"
+
 	collectorv1 "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	tracev1 "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
@@ -78,14 +80,14 @@ func (t traced) RoundTrip(r *http.Request) (*http.Response, error) {
 func TestCluster_OneTraceFromTheRequestToTheStore(t *testing.T) {
 	const traceID, caller = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 	spans := startCollector(t)
-	c := startCluster(t, "TIDELINE_TRACE_ENDPOINT="+spans.addr, "TIDELINE_TRACE_RATIO=0", "OTEL_BSP_SCHEDULE_DELAY=100")
-	ada := join(t, c.http, c.ws, "ada")
+	c := platform.StartCluster(t, "TIDELINE_TRACE_ENDPOINT="+spans.addr, "TIDELINE_TRACE_RATIO=0", "OTEL_BSP_SCHEDULE_DELAY=100")
+	ada := c.Join(t, "ada")
 	var g struct {
 		ID string `json:"conversation_id"`
 	}
-	ada.eventually(201, "POST", "/groups", map[string]any{"name": "Traced"}, &g)
-	ada.http.Transport = traced{ada.http.Transport, "00-" + traceID + "-" + caller + "-01"}
-	ada.send(g.ID, "1", "follow me")
+	ada.Eventually(201, "POST", "/groups", map[string]any{"name": "Traced"}, &g)
+	ada.HTTP.Transport = traced{ada.HTTP.Transport, "00-" + traceID + "-" + caller + "-01"}
+	ada.Send(g.ID, "1", "follow me")
 
 	parent := caller
 	for _, step := range []struct{ service, name string }{

@@ -1,4 +1,4 @@
-package e2e
+package platform
 
 import (
 	"bytes"
@@ -17,26 +17,28 @@ import (
 	"tideline/schemas/openapi/openapitest"
 )
 
-// person is a client that keeps the contract and nothing else.
-type person struct {
-	t     *testing.T
-	base  string // http://host:port
-	wsURL string
-	id    string
-	name  string
-	token string
-	http  *http.Client // holds every answer against the OpenAPI document
+// Person is a client that keeps the contract and nothing else.
+type Person struct {
+	t testing.TB
+	// Base and WS are where the api and the sockets are, as http://host:port.
+	Base, WS string
+	ID       string
+	Name     string
+	Token    string
+	// HTTP holds every answer against the OpenAPI document.
+	HTTP *http.Client
 }
 
-// contractual gives a client that fails the test for every exchange that the OpenAPI document does not allow.
-func contractual(t *testing.T) *http.Client {
+// Contractual gives a client that fails the test for every exchange that the OpenAPI document does not allow.
+func Contractual(t testing.TB) *http.Client {
 	t.Helper()
 	return &http.Client{Transport: openapitest.Transport(t, http.DefaultTransport)}
 }
 
-func (p *person) call(method, path string, body, into any) int {
+// Call sends a request, reads a good answer into a value, and gives the status; 0 where there was no answer.
+func (p *Person) Call(method, path string, body, into any) int {
 	p.t.Helper()
-	status, text := p.raw(method, path, body)
+	status, text := p.Raw(method, path, body)
 	if into != nil && status >= 200 && status < 300 {
 		if err := json.Unmarshal(text, into); err != nil {
 			p.t.Fatalf("%s %s answered %d with %s: %v", method, path, status, text, err)
@@ -45,7 +47,8 @@ func (p *person) call(method, path string, body, into any) int {
 	return status
 }
 
-func (p *person) raw(method, path string, body any) (int, []byte) {
+// Raw sends a request and gives the answer as it is.
+func (p *Person) Raw(method, path string, body any) (int, []byte) {
 	p.t.Helper()
 	var in io.Reader
 	if body != nil {
@@ -55,15 +58,15 @@ func (p *person) raw(method, path string, body any) (int, []byte) {
 		}
 		in = bytes.NewReader(text)
 	}
-	r, err := http.NewRequest(method, p.base+"/v1"+path, in)
+	r, err := http.NewRequest(method, p.Base+"/v1"+path, in)
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	r.Header.Set("Content-Type", "application/json")
-	if p.token != "" {
-		r.Header.Set("Authorization", "Bearer "+p.token)
+	if p.Token != "" {
+		r.Header.Set("Authorization", "Bearer "+p.Token)
 	}
-	res, err := p.http.Do(r)
+	res, err := p.HTTP.Do(r)
 	if err != nil {
 		return 0, []byte(err.Error())
 	}
@@ -75,10 +78,10 @@ func (p *person) raw(method, path string, body any) (int, []byte) {
 	return res.StatusCode, text
 }
 
-// must calls and fails where the status is another one.
-func (p *person) must(want int, method, path string, body, into any) {
+// Must calls and fails where the status is another one.
+func (p *Person) Must(want int, method, path string, body, into any) {
 	p.t.Helper()
-	status, text := p.raw(method, path, body)
+	status, text := p.Raw(method, path, body)
 	if status != want {
 		p.t.Fatalf("%s %s answered %d, want %d: %s", method, path, status, want, text)
 	}
@@ -89,12 +92,12 @@ func (p *person) must(want int, method, path string, body, into any) {
 	}
 }
 
-// eventually calls until the status is the one that is wanted: servers may be starting, or taking a partition over.
-func (p *person) eventually(want int, method, path string, body, into any) {
+// Eventually calls until the status is the one that is wanted: servers may be starting, or taking a partition over.
+func (p *Person) Eventually(want int, method, path string, body, into any) {
 	p.t.Helper()
 	deadline := time.Now().Add(60 * time.Second)
 	for {
-		status, text := p.raw(method, path, body)
+		status, text := p.Raw(method, path, body)
 		if status == want {
 			if into != nil {
 				if err := json.Unmarshal(text, into); err != nil {
@@ -112,49 +115,66 @@ func (p *person) eventually(want int, method, path string, body, into any) {
 
 const password = "correct horse battery"
 
-func join(t *testing.T, base, wsBase, name string) *person {
+// Join makes an account and begins a session.
+func (pf *Platform) Join(t testing.TB, name string) *Person {
 	t.Helper()
-	p := &person{t: t, base: base, wsURL: wsBase, name: name, http: contractual(t)}
+	p := &Person{t: t, Base: pf.HTTP, WS: pf.WS, Name: name, HTTP: Contractual(t)}
 	var u struct {
 		ID string `json:"user_id"`
 	}
-	p.eventually(201, "POST", "/users", map[string]string{"username": name, "password": password}, &u)
-	p.id = u.ID
-	p.login()
+	p.Eventually(201, "POST", "/users", map[string]string{"username": name, "password": password}, &u)
+	p.ID = u.ID
+	p.Login()
 	return p
 }
 
-func (p *person) login() {
-	p.t.Helper()
-	p.token = ""
+// As begins a session for somebody who has no password, as a backend does.
+func (pf *Platform) As(t testing.TB, id string) *Person {
+	t.Helper()
+	admin := &Person{t: t, Base: pf.HTTP, HTTP: Contractual(t), Token: pf.Admin()}
 	var s struct {
 		Token string `json:"access_token"`
 	}
-	p.eventually(201, "POST", "/sessions", map[string]string{"username": p.name, "password": password, "platform": "bot"}, &s)
-	p.token = s.Token
+	admin.Eventually(201, "POST", "/admin/sessions", map[string]string{"user_id": id, "platform": "bot"}, &s)
+	return &Person{t: t, Base: pf.HTTP, WS: pf.WS, ID: id, Name: id, Token: s.Token, HTTP: Contractual(t)}
 }
 
-type sent struct {
+// Login begins another session.
+func (p *Person) Login() {
+	p.t.Helper()
+	p.Token = ""
+	var s struct {
+		Token string `json:"access_token"`
+	}
+	p.Eventually(201, "POST", "/sessions", map[string]string{"username": p.Name, "password": password, "platform": "bot"}, &s)
+	p.Token = s.Token
+}
+
+// Sent is the answer to a send.
+type Sent struct {
 	Seq       int64  `json:"seq"`
 	MessageID string `json:"message_id"`
 	Duplicate bool   `json:"duplicate"`
 	Status    string `json:"status"`
 }
 
-func text(s string) map[string]any {
+// Text gives the body of a text message.
+func Text(s string) map[string]any {
 	return map[string]any{"type": "text", "content": map[string]string{"text": s}}
 }
 
-func (p *person) send(cid, key, words string) sent {
+// Send says something, again and again with the same id until it is numbered.
+func (p *Person) Send(cid, key, words string) Sent {
 	p.t.Helper()
-	body := text(words)
+	body := Text(words)
 	body["client_msg_id"] = key
-	var s sent
-	p.eventually(200, "POST", "/conversations/"+cid+"/messages", body, &s)
+	var s Sent
+	p.Eventually(200, "POST", "/conversations/"+cid+"/messages", body, &s)
 	return s
 }
 
-type message struct {
+// Message is one entry of a pull.
+type Message struct {
 	Seq      int64           `json:"seq"`
 	ToSeq    int64           `json:"to_seq"`
 	Type     string          `json:"type"`
@@ -164,21 +184,22 @@ type message struct {
 	Recalled bool            `json:"recalled"`
 }
 
-type pulled struct {
-	Messages []message `json:"messages"`
+// Page is the answer to a pull.
+type Page struct {
+	Messages []Message `json:"messages"`
 	MinSeq   int64     `json:"min_seq"`
 	MaxSeq   int64     `json:"max_seq"`
 	HasMore  bool      `json:"has_more"`
 }
 
-// history pulls everything that the person may see and checks that no number is missing.
-func (p *person) history(cid string) []message {
+// History pulls everything that the person may see and checks that no number is missing.
+func (p *Person) History(cid string) []Message {
 	p.t.Helper()
-	var all []message
+	var all []Message
 	after := int64(0)
 	for {
-		var page pulled
-		p.eventually(200, "GET", fmt.Sprintf("/conversations/%s/messages?after=%d&limit=200", cid, after), nil, &page)
+		var page Page
+		p.Eventually(200, "GET", fmt.Sprintf("/conversations/%s/messages?after=%d&limit=200", cid, after), nil, &page)
 		for _, m := range page.Messages {
 			if m.Seq != after+1 {
 				p.t.Fatalf("%s: number %d follows %d", cid, m.Seq, after)
@@ -195,29 +216,30 @@ func (p *person) history(cid string) []message {
 	}
 }
 
-// ear hears hints on a socket.
-type ear struct {
-	t     *testing.T
+// Ear hears hints on a socket.
+type Ear struct {
+	t     testing.TB
 	ws    *websocket.Conn
 	mu    sync.Mutex // guards heard
 	heard map[string]int64
 	more  chan struct{}
 }
 
-func (p *person) listen() *ear {
+// Listen opens a socket, and remembers the hints that it hears.
+func (p *Person) Listen() *Ear {
 	p.t.Helper()
-	var e *ear
+	var e *Ear
 	deadline := time.Now().Add(30 * time.Second)
 	for e == nil {
-		ws, _, err := websocket.DefaultDialer.Dial(strings.Replace(p.wsURL, "http", "ws", 1)+"/v1/ws", nil)
+		ws, _, err := websocket.DefaultDialer.Dial(strings.Replace(p.WS, "http", "ws", 1)+"/v1/ws", nil) //nolint:bodyclose // gorilla's answer to a handshake needs no closing
 		if err == nil {
-			if err = ws.WriteJSON(map[string]any{"id": 1, "op": "auth", "token": p.token}); err == nil {
+			if err = ws.WriteJSON(map[string]any{"id": 1, "op": "auth", "token": p.Token}); err == nil {
 				var a struct {
 					Result json.RawMessage `json:"result"`
 					Error  json.RawMessage `json:"error"`
 				}
 				if err = ws.ReadJSON(&a); err == nil && len(a.Result) > 0 {
-					e = &ear{t: p.t, ws: ws, heard: map[string]int64{}, more: make(chan struct{}, 1)}
+					e = &Ear{t: p.t, ws: ws, heard: map[string]int64{}, more: make(chan struct{}, 1)}
 					break
 				}
 				err = errors.Join(fmt.Errorf("auth was answered %s", a.Error), err)
@@ -225,7 +247,7 @@ func (p *person) listen() *ear {
 			_ = ws.Close()
 		}
 		if time.Now().After(deadline) {
-			p.t.Fatalf("%s could not connect: %v", p.name, err)
+			p.t.Fatalf("%s could not connect: %v", p.Name, err)
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
@@ -259,8 +281,8 @@ func (p *person) listen() *ear {
 	return e
 }
 
-// waitFor waits until a conversation is told to be at a number, and gives what it was told.
-func (e *ear) waitFor(cid string, seq int64) int64 {
+// WaitFor waits until a conversation is told to be at a number, and gives what it was told.
+func (e *Ear) WaitFor(cid string, seq int64) int64 {
 	e.t.Helper()
 	timeout := time.After(30 * time.Second)
 	for {

@@ -1,0 +1,75 @@
+// Package platform starts the programs themselves, on embedded or on real servers, and talks to them as clients, backends and
+// analysts do.
+package platform
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tideline/internal/servers"
+)
+
+// Platform is a running Tideline: one process or many.
+type Platform struct {
+	HTTP  string // base address of the api
+	WS    string // base address of the sockets
+	Kafka string // host:port of a broker
+	// Admin gives the administrators' token, and SQL the driver and the address of the store.
+	Admin func() string
+	SQL   func() (driver, dsn string)
+	// ClickHouse gives the address of the archive's database.
+	ClickHouse func() string
+	// Restart ends everything as a power cut does, and starts it again.
+	Restart func()
+	// Parts are its processes, in the order of the data.
+	Parts []*Process
+}
+
+// Standalone starts the one process that is all of them.
+func Standalone(t testing.TB) *Platform {
+	t.Helper()
+	addr, kafkaAddr, clickhouseAddr, dir := FreePort(t), FreePort(t), FreePort(t), t.TempDir()
+	Built(t, "chdb") // standalone looks for it beside itself
+	p := StartProcess(t, "standalone", "TIDELINE_HTTP_ADDR="+addr, "TIDELINE_KAFKA_ADDR="+kafkaAddr, "TIDELINE_OPS_ADDR=127.0.0.1:0", "TIDELINE_DATA_DIR="+dir,
+		"TIDELINE_CLICKHOUSE_ADDR="+clickhouseAddr, "TIDELINE_CLICKHOUSE_LIBRARY="+servers.ClickHouseLibrary(t))
+	secret := func(name string) string {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(text))
+	}
+	return &Platform{
+		Admin: func() string { return secret("admin-token") },
+		SQL:   func() (string, string) { return "sqlite", filepath.Join(dir, "tideline.db") },
+		ClickHouse: func() string {
+			return "http://default:" + secret("clickhouse-password") + "@" + clickhouseAddr + "/tideline"
+		},
+		HTTP: "http://" + addr, WS: "http://" + addr, Kafka: kafkaAddr, Parts: []*Process{p},
+		Restart: func() { p.Kill(); p.Start() },
+	}
+}
+
+// Produce writes a backend's JSON command to a partition that is not its own, as a producer with another hash does.
+func (pf *Platform) Produce(t testing.TB, key, value string, partition int32) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(pf.Kafka), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	r := &kgo.Record{Topic: "im.inbound", Partition: partition, Key: []byte(key), Value: []byte(value), Headers: []kgo.RecordHeader{
+		{Key: "content-type", Value: []byte("application/json")}, {Key: "producer", Value: []byte("crm")},
+	}}
+	if err := cl.ProduceSync(ctx, r).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+}

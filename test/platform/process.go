@@ -1,0 +1,151 @@
+package platform
+
+import (
+	"bytes"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"tideline/internal/servers"
+)
+
+// Built gives the path of a command's binary, built once per run of the tests.
+var Built = func() func(t testing.TB, name string) string {
+	var mu sync.Mutex
+	dir := ""
+	return func(t testing.TB, name string) string {
+		t.Helper()
+		mu.Lock()
+		defer mu.Unlock()
+		if dir == "" {
+			var err error
+			if dir, err = os.MkdirTemp("", "tideline-e2e-"); err != nil {
+				t.Fatal(err)
+			}
+			binDir = dir
+		}
+		path := filepath.Join(dir, name)
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+		if out, err := exec.Command("go", "build", "-o", path, "tideline/cmd/"+name).CombinedOutput(); err != nil {
+			t.Fatalf("building %s: %v\n%s", name, err, out)
+		}
+		return path
+	}
+}()
+
+var binDir string
+
+// Main runs the tests of a package that uses platforms, and lets go of what they share.
+func Main(m *testing.M) int {
+	code := m.Run()
+	servers.Stop()
+	if binDir != "" {
+		_ = os.RemoveAll(binDir)
+	}
+	return code
+}
+
+// AdminToken is that of the administrators of a cluster.
+const AdminToken = "an administrators' token of the tests"
+
+// Process is one of our programs.
+type Process struct {
+	t    testing.TB
+	path string
+	env  []string
+	cmd  *exec.Cmd
+	log  *Output
+}
+
+// Output is what a process has printed; safe for concurrent use.
+type Output struct {
+	mu sync.Mutex // guards b
+	b  bytes.Buffer
+}
+
+// Write appends.
+func (l *Output) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+// String gives all of it.
+func (l *Output) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// StartProcess starts a command with variables; it ends with the test.
+func StartProcess(t testing.TB, name string, env ...string) *Process {
+	t.Helper()
+	p := &Process{t: t, path: Built(t, name), env: env, log: &Output{}}
+	p.Start()
+	t.Cleanup(func() {
+		p.Kill()
+		if t.Failed() {
+			lines := strings.Split(p.log.String(), "\n")
+			t.Logf("the end of the log of %s:\n%s", name, strings.Join(lines[max(0, len(lines)-40):], "\n"))
+		}
+	})
+	return p
+}
+
+// Start starts it, again where it ended.
+func (p *Process) Start() {
+	p.t.Helper()
+	p.cmd = exec.Command(p.path)
+	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}, p.env...)
+	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // nothing outlives the test
+	if err := p.cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// Kill ends the process as a power cut does.
+func (p *Process) Kill() {
+	if p.cmd != nil && p.cmd.Process != nil {
+		_ = p.cmd.Process.Kill()
+		_ = p.cmd.Wait()
+	}
+	p.cmd = nil
+}
+
+// Terminate asks the process to end, and fails where it does not in time.
+func (p *Process) Terminate() {
+	p.t.Helper()
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	done := make(chan error, 1)
+	go func() { done <- p.cmd.Wait() }()
+	select {
+	case err := <-done:
+		if err != nil {
+			p.t.Errorf("%s ended with %v", p.path, err)
+		}
+	case <-time.After(30 * time.Second):
+		p.t.Errorf("%s did not end within 30 s of SIGTERM", p.path)
+		_ = p.cmd.Process.Kill()
+	}
+	p.cmd = nil
+}
+
+// FreePort gives an address of this machine that nobody listened on a moment ago.
+func FreePort(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}

@@ -4,8 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -20,21 +18,8 @@ func main() { os.Exit(run(os.Args[1:], os.Environ())) }
 
 func run(args, environ []string) int {
 	cfg := chdb.DefaultConfig()
-	loaded, err := config.Load("chdb", args, environ, os.Stderr, config.Section{Name: "chdb", Into: &cfg})
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return 0
-	case err != nil:
-		_, _ = fmt.Fprintf(os.Stderr, "chdb: the settings are not right:\n%v\n", err)
-		return 2
-	case len(loaded.Args) > 0:
-		_, _ = fmt.Fprintf(os.Stderr, "chdb takes no arguments, and %q was given\n", loaded.Args)
-		return 2
-	case loaded.PrintConfig:
-		if err := loaded.Print(os.Stdout); err != nil {
-			return 1
-		}
-		return 0
+	if code, goOn := config.Command("chdb", args, environ, os.Stdout, os.Stderr, config.Section{Name: "chdb", Into: &cfg}); !goOn {
+		return code
 	}
 	log := slog.New(slog.NewJSONHandler(os.Stderr, nil)).With("process", "chdb")
 	ctx, stop := ops.Signals(context.Background(), log)

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -43,24 +42,12 @@ func Main(ctx context.Context, args, environ []string, stdout, stderr io.Writer)
 	s.Ingest.Fenced = false
 	s.Ingest.WindowIDs, s.Ingest.CacheEntries, s.Ingest.MaxUnconfirmed = 10_000, 10_000, 40_000
 	s.Send.MaxLag = 20_000
-	loaded, err := config.Load("standalone", args, environ, stderr,
+	code, goOn := config.Command("standalone", args, environ, stdout, stderr,
 		config.Section{Into: own}, config.Section{Name: "http", Into: &s.HTTP}, config.Section{Name: "ops", Into: &s.Ops},
 		config.Section{Name: "read", Into: &s.Read}, config.Section{Name: "send", Into: &s.Send}, config.Section{Name: "push", Into: &s.Push},
 		config.Section{Name: "trace", Into: &s.Trace})
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return 0
-	case err != nil:
-		_, _ = fmt.Fprintf(stderr, "standalone: the settings are not right:\n%v\n", err)
-		return 2
-	case len(loaded.Args) > 0:
-		_, _ = fmt.Fprintf(stderr, "standalone takes no arguments, and %q was given\n", loaded.Args)
-		return 2
-	case loaded.PrintConfig:
-		if err := loaded.Print(stdout); err != nil {
-			return 1
-		}
-		return 0
+	if !goOn {
+		return code
 	}
 	log := ops.NewLogger(stderr, s.Ops, "standalone")
 	if err := run(ctx, own, s, log, stdout); err != nil {

@@ -29,7 +29,9 @@ type Validator interface{ Validate() error }
 // Loaded is the result of Load.
 type Loaded struct {
 	settings []*setting
-	// PrintConfig tells that -print-config was given: the caller prints and ends.
+	faults   error
+	// PrintConfig tells that -print-config was given: the caller prints and ends. Settings that are not right are printed
+	// too, because that is when one wants to see where they come from.
 	PrintConfig bool
 	// Args are the arguments behind the flags.
 	Args []string
@@ -92,16 +94,16 @@ func Load(name string, args, environ []string, output io.Writer, sections ...Sec
 	for _, f := range flags {
 		faults = append(faults, f.s.set(f.text, "flag -"+f.s.key))
 	}
-	if err := errors.Join(faults...); err != nil {
-		return nil, err
-	}
-	for _, s := range sections {
-		if v, ok := s.Into.(Validator); ok {
-			faults = append(faults, v.Validate())
+	if l.faults = errors.Join(faults...); l.faults == nil {
+		for _, s := range sections {
+			if v, ok := s.Into.(Validator); ok {
+				faults = append(faults, v.Validate())
+			}
 		}
+		l.faults = errors.Join(faults...)
 	}
-	if err := errors.Join(faults...); err != nil {
-		return nil, err
+	if l.faults != nil && !l.PrintConfig {
+		return nil, l.faults
 	}
 	return l, nil
 }
@@ -330,12 +332,13 @@ func text(v reflect.Value) string {
 	}
 }
 
-// Print writes a table of every setting, its value (secrets hidden) and its source.
+// Print writes a table of every setting, its value (secrets hidden) and its source. Its error is what is wrong with the
+// settings, as Load would give it.
 func (l *Loaded) Print(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	_, _ = fmt.Fprintln(t, "setting\tvalue\tsource")
 	for _, s := range l.settings {
 		_, _ = fmt.Fprintf(t, "%s\t%s\t%s\n", s.key, text(s.value), s.source)
 	}
-	return t.Flush()
+	return errors.Join(t.Flush(), l.faults)
 }

@@ -96,3 +96,37 @@ func TestSecret_IsNeverShown(t *testing.T) {
 		}
 	}
 }
+
+type picky struct {
+	Addr string `conf:"addr" help:"where to listen"`
+}
+
+func (p *picky) Validate() error {
+	if p.Addr == "" {
+		return fmt.Errorf("picky.addr is empty")
+	}
+	return nil
+}
+
+func TestCommand_ShowsWhereAWrongSettingComesFrom(t *testing.T) {
+	for _, c := range []struct {
+		args, env []string
+		code      int
+		goesOn    bool
+		out, err  string
+	}{
+		{args: []string{"-picky.addr=a"}, goesOn: true},
+		{args: []string{"-picky.addr=a", "-print-config"}, out: "flag -picky.addr"},
+		{code: 2, err: "picky.addr is empty"},
+		{args: []string{"-print-config"}, env: []string{"TIDELINE_PICKY_ADDR="}, code: 2, out: "environment TIDELINE_PICKY_ADDR", err: "picky.addr is empty"},
+		{args: []string{"-print-config"}, env: []string{"TIDELINE_PICKY_ADR=a"}, code: 2, out: "default", err: "did you mean TIDELINE_PICKY_ADDR"},
+		{args: []string{"-h"}, err: "TIDELINE_PICKY_ADDR"},
+		{args: []string{"-picky.addr=a", "more"}, code: 2, err: "takes no arguments"},
+	} {
+		var out, errOut bytes.Buffer
+		code, goesOn := Command("test", c.args, c.env, &out, &errOut, Section{"picky", &picky{}})
+		if code != c.code || goesOn != c.goesOn || !strings.Contains(out.String(), c.out) || !strings.Contains(errOut.String(), c.err) {
+			t.Errorf("%v %v ends with %d (goes on: %v)\n%s\n%s", c.args, c.env, code, goesOn, &out, &errOut)
+		}
+	}
+}

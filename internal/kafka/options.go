@@ -2,9 +2,11 @@ package kafka
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -21,6 +23,7 @@ type Config struct {
 	MinInSync      int           `conf:"min-in-sync" help:"replicas that must have a record before it is acknowledged"`
 	SessionTimeout time.Duration `conf:"session-timeout" help:"after how long without a heartbeat a process loses its partitions"`
 	TLS            bool          `conf:"tls" help:"speak TLS to the brokers"`
+	TLSCA          string        `conf:"tls-ca" help:"PEM file of the authorities that vouch for the brokers; empty for those of the system"`
 	User           string        `conf:"user" help:"SASL/SCRAM-SHA-512 user; empty for none"`
 	Password       config.Secret `conf:"password" help:"SASL/SCRAM-SHA-512 password"`
 	RetentionBytes int64         `conf:"retention-bytes" help:"bytes a partition keeps at most, for topics that are created; 0 for no bound but time"`
@@ -58,7 +61,32 @@ func (c *Config) Validate() error {
 	if (c.User == "") != (c.Password.Reveal() == "") {
 		faults = append(faults, errors.New("kafka.user and kafka.password belong together"))
 	}
+	if c.TLSCA != "" && !c.TLS {
+		faults = append(faults, errors.New("kafka.tls-ca is set, and kafka.tls is not: connections would not be encrypted"))
+	} else if _, err := c.tlsConfig(); err != nil {
+		faults = append(faults, err)
+	}
 	return errors.Join(faults...)
+}
+
+// tlsConfig gives nil where TLS is not spoken.
+func (c *Config) tlsConfig() (*tls.Config, error) {
+	if !c.TLS {
+		return nil, nil
+	}
+	t := &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.TLSCA == "" {
+		return t, nil
+	}
+	pem, err := os.ReadFile(c.TLSCA)
+	if err != nil {
+		return nil, fmt.Errorf("reading the file that kafka.tls-ca names: %w", err)
+	}
+	t.RootCAs = x509.NewCertPool()
+	if !t.RootCAs.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("kafka.tls-ca: there is no certificate in %s", c.TLSCA)
+	}
+	return t, nil
 }
 
 // Sizes. A command has at most 96 KiB and an event is a little larger; a batch of them stays well under what brokers
@@ -89,8 +117,12 @@ func (c *Config) Common(clientID string, log *slog.Logger) []kgo.Opt {
 		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)),
 		kgo.WithLogger(slogAdapter{log}),
 	}
-	if c.TLS {
-		opts = append(opts, kgo.DialTLSConfig(&tls.Config{MinVersion: tls.VersionTLS12}))
+	if t, err := c.tlsConfig(); err != nil {
+		// The file was there when the settings were judged. Without it no broker is believed, which says so, too.
+		log.Error("the authorities of the brokers cannot be read", "err", err)
+		opts = append(opts, kgo.DialTLSConfig(&tls.Config{MinVersion: tls.VersionTLS12, RootCAs: x509.NewCertPool()}))
+	} else if t != nil {
+		opts = append(opts, kgo.DialTLSConfig(t))
 	}
 	if c.User != "" {
 		opts = append(opts, kgo.SASL(scram.Auth{User: c.User, Pass: c.Password.Reveal()}.AsSha512Mechanism()))

@@ -141,11 +141,15 @@ func CheckTopics(ctx context.Context, cl *kgo.Client, cfg Config) error {
 		return fmt.Errorf("reading topic settings: %w", err)
 	}
 	for _, t := range Topics() {
-		i := slices.IndexFunc(configs, func(rc kadm.ResourceConfig) bool { return rc.Name == t.Name && rc.Err == nil })
-		if i < 0 {
-			continue // brokers that do not tell are not lied about
+		i := slices.IndexFunc(configs, func(rc kadm.ResourceConfig) bool { return rc.Name == t.Name })
+		switch {
+		case i < 0:
+			faults = append(faults, fmt.Errorf("the settings of topic %s were not told by the brokers", t.Name))
+		case configs[i].Err != nil:
+			faults = append(faults, fmt.Errorf("the settings of topic %s cannot be read, and promises rest on them (it needs DESCRIBE_CONFIGS): %w", t.Name, configs[i].Err))
+		default:
+			faults = append(faults, t.check(cfg, configs[i].Configs)...)
 		}
-		faults = append(faults, t.check(cfg, configs[i].Configs)...)
 	}
 	return errors.Join(faults...)
 }

@@ -158,7 +158,7 @@ func Kafka(t testing.TB) string {
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
 	if shared.kafka == nil {
-		p, err := newKafka(t, dir(t))
+		p, err := newKafka(t, dir(t), listener{})
 		if err != nil {
 			missing(t, "Kafka", err)
 		}
@@ -170,7 +170,7 @@ func Kafka(t testing.TB) string {
 // StartKafka starts a broker of the test's own.
 func StartKafka(t testing.TB) *Process {
 	t.Helper()
-	p, err := newKafka(t, t.TempDir())
+	p, err := newKafka(t, t.TempDir(), listener{})
 	if err != nil {
 		missing(t, "Kafka", err)
 	}
@@ -178,7 +178,13 @@ func StartKafka(t testing.TB) *Process {
 	return p
 }
 
-func newKafka(t testing.TB, data string) (*Process, error) {
+// listener is one more that a broker has, with its settings; without a name there is none.
+type listener struct {
+	name, protocol, settings string
+	port                     int
+}
+
+func newKafka(t testing.TB, data string, more listener) (*Process, error) {
 	lib := filepath.Join(root(), ".tools", "kafka-"+kafkaVersion, "lib")
 	if _, err := os.Stat(lib); err != nil {
 		return nil, err
@@ -195,10 +201,16 @@ func newKafka(t testing.TB, data string) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
+	listeners, protocols := fmt.Sprintf("PLAINTEXT://127.0.0.1:%d", port), "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"
+	if more.name != "" {
+		listeners += fmt.Sprintf(",%s://127.0.0.1:%d", more.name, more.port)
+		protocols += "," + more.name + ":" + more.protocol
+	}
 	settings := fmt.Sprintf(`process.roles=broker,controller
 node.id=1
-listeners=PLAINTEXT://127.0.0.1:%d,CONTROLLER://127.0.0.1:%d
-advertised.listeners=PLAINTEXT://127.0.0.1:%d
+listeners=%s,CONTROLLER://127.0.0.1:%d
+advertised.listeners=%s
+listener.security.protocol.map=%s
 controller.listener.names=CONTROLLER
 controller.quorum.voters=1@127.0.0.1:%d
 log.dirs=%s
@@ -213,7 +225,7 @@ group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 add.partitions.to.txn.retry.backoff.ms=1
 auto.create.topics.enable=false
-`, port, controller, port, controller, filepath.Join(data, "log"))
+`, listeners, controller, listeners, protocols, controller, filepath.Join(data, "log")) + more.settings
 	file := filepath.Join(data, "server.properties")
 	if err := os.WriteFile(file, []byte(settings), 0o600); err != nil {
 		return nil, err

@@ -2,9 +2,6 @@ package wiring
 
 import (
 	"context"
-	"errors"
-	"flag"
-	"fmt"
 	"os"
 	"time"
 
@@ -14,21 +11,8 @@ import (
 
 // Main is the frame of a process: it reads the settings, connects, builds and runs. It returns the exit code.
 func Main(name string, settings *Settings, sections []config.Section, build func(ctx context.Context, p *Parts) ([]ops.Named, error)) int {
-	loaded, err := config.Load(name, os.Args[1:], os.Environ(), os.Stderr, sections...)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return 0
-	case err != nil:
-		fmt.Fprintf(os.Stderr, "%s: the settings are not right:\n%v\n", name, err)
-		return 2
-	case len(loaded.Args) > 0:
-		fmt.Fprintf(os.Stderr, "%s takes no arguments, and %q was given\n", name, loaded.Args)
-		return 2
-	case loaded.PrintConfig:
-		if err := loaded.Print(os.Stdout); err != nil {
-			return 1
-		}
-		return 0
+	if code, goOn := config.Command(name, os.Args[1:], os.Environ(), os.Stdout, os.Stderr, sections...); !goOn {
+		return code
 	}
 	log := ops.NewLogger(os.Stderr, settings.Ops, name)
 	if err := run(build, func(ctx context.Context) (*Parts, error) { return NewParts(ctx, settings, name, log) }); err != nil {

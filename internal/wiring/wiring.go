@@ -5,6 +5,7 @@ package wiring
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -39,7 +40,9 @@ import (
 // RedisConfig says where Redis is. Keys begin with redis.
 type RedisConfig struct {
 	Addrs    []string      `conf:"addrs" help:"host:port; several make a Cluster"`
+	User     string        `conf:"user" help:"user of Redis' ACLs; empty for the default one"`
 	Password config.Secret `conf:"password" help:"password, or empty"`
+	TLS      bool          `conf:"tls" help:"speak TLS to Redis"`
 }
 
 // Validate lists every fault.
@@ -52,8 +55,12 @@ func (c *RedisConfig) Validate() error {
 
 // Connect makes a client.
 func (c *RedisConfig) Connect() redis.UniversalClient {
+	var encrypted *tls.Config
+	if c.TLS {
+		encrypted = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
 	return redis.NewUniversalClient(&redis.UniversalOptions{
-		Addrs: c.Addrs, Password: c.Password.Reveal(),
+		Addrs: c.Addrs, Username: c.User, Password: c.Password.Reveal(), TLSConfig: encrypted,
 		// Redis is for speed: what it does not do at once is done without it.
 		DialTimeout: time.Second, ReadTimeout: 500 * time.Millisecond, WriteTimeout: 500 * time.Millisecond, MaxRetries: -1,
 	})

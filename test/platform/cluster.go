@@ -3,6 +3,7 @@ package platform
 import (
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -21,10 +22,33 @@ type Cluster struct {
 	Tideline func(args ...string) string
 }
 
-// StartCluster starts one; more are variables of every process.
-func StartCluster(t testing.TB, more ...string) *Cluster {
+// Setup is what can differ in how a cluster is made.
+type Setup struct {
+	// Env are more variables of every process.
+	Env []string
+	// Kafka is the broker; nil for one of the cluster's own.
+	Kafka *servers.Process
+	// As gives more variables of one process, by its name, or of the operators' command, by its first word; may be nil.
+	As func(process string) []string
+}
+
+// StartCluster starts one; env are more variables of every process.
+func StartCluster(t testing.TB, env ...string) *Cluster {
 	t.Helper()
-	k, r := servers.StartKafka(t), servers.Redis(t)
+	return Setup{Env: env}.Start(t)
+}
+
+// Start starts the cluster. It ends with the test.
+func (s Setup) Start(t testing.TB) *Cluster {
+	t.Helper()
+	k, r := s.Kafka, servers.Redis(t)
+	if k == nil {
+		k = servers.StartKafka(t)
+	}
+	as := s.As
+	if as == nil {
+		as = func(string) []string { return nil }
+	}
 	c := &Cluster{Redis: r, MySQL: servers.MySQL(t)}
 	archive := servers.ClickHouse(t)
 	c.ClickHouse = func() string { return archive }
@@ -34,14 +58,14 @@ func StartCluster(t testing.TB, more ...string) *Cluster {
 		"TIDELINE_KAFKA_BROKERS=" + k.Addr, "TIDELINE_KAFKA_PARTITIONS=8", "TIDELINE_KAFKA_REPLICATION=1", "TIDELINE_KAFKA_MIN_IN_SYNC=1",
 		"TIDELINE_KAFKA_SESSION_TIMEOUT=3s", "TIDELINE_STORE_DSN=" + c.MySQL, "TIDELINE_REDIS_ADDRS=" + r.Addr, "TIDELINE_OPS_ADDR=127.0.0.1:0",
 	}
-	env = append(env, more...)
+	env = append(env, s.Env...)
 	secrets := []string{"TIDELINE_INGEST_HASH_KEY=a hash key of the tests"}
-	door := append(append([]string{"TIDELINE_AUTH_TOKEN_KEY=a token key of the tests, long enough", "TIDELINE_AUTH_ADMIN_TOKEN=" + AdminToken}, secrets...), env...)
-	archiving := append([]string{"TIDELINE_ARCHIVE_ADDR=" + archive}, env...)
+	door := slices.Concat([]string{"TIDELINE_AUTH_TOKEN_KEY=a token key of the tests, long enough", "TIDELINE_AUTH_ADMIN_TOKEN=" + AdminToken}, secrets, env)
+	archiving := slices.Concat([]string{"TIDELINE_ARCHIVE_ADDR=" + archive}, env)
 	c.Tideline = func(args ...string) string {
 		t.Helper()
 		cmd := exec.Command(Built(t, "tideline"), args...)
-		cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, archiving...)
+		cmd.Env = slices.Concat([]string{"PATH=" + os.Getenv("PATH")}, archiving, as(args[0]))
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			t.Fatalf("tideline %s: %v\n%s", strings.Join(args, " "), err, out)
@@ -52,11 +76,11 @@ func StartCluster(t testing.TB, more ...string) *Cluster {
 	c.Tideline("topics", "create")
 	httpAddr, wsAddr := FreePort(t), FreePort(t)
 	for i := range c.Ingest {
-		c.Ingest[i] = StartProcess(t, "ingest", append(secrets, env...)...)
+		c.Ingest[i] = StartProcess(t, "ingest", slices.Concat(secrets, env, as("ingest"))...)
 	}
-	c.Timeline = StartProcess(t, "timeline", archiving...)
-	c.API = StartProcess(t, "api", append(door, "TIDELINE_HTTP_ADDR="+httpAddr)...)
-	c.Pusher = StartProcess(t, "pusher", append(door, "TIDELINE_HTTP_ADDR="+wsAddr)...)
+	c.Timeline = StartProcess(t, "timeline", slices.Concat(archiving, as("timeline"))...)
+	c.API = StartProcess(t, "api", slices.Concat(door, as("api"), []string{"TIDELINE_HTTP_ADDR=" + httpAddr})...)
+	c.Pusher = StartProcess(t, "pusher", slices.Concat(door, as("pusher"), []string{"TIDELINE_HTTP_ADDR=" + wsAddr})...)
 	c.HTTP, c.WS, c.Kafka = "http://"+httpAddr, "http://"+wsAddr, k.Addr
 	c.Parts = []*Process{c.Ingest[0], c.Ingest[1], c.Timeline, c.API, c.Pusher}
 	c.Restart = func() {

@@ -20,6 +20,8 @@ type Platform struct {
 	HTTP  string // base address of the api
 	WS    string // base address of the sockets
 	Kafka string // host:port of a broker
+	// Backend has more options of a backend's client, such as who it is.
+	Backend []kgo.Opt
 	// Admin gives the administrators' token, and SQL the driver and the address of the store.
 	Admin func() string
 	SQL   func() (driver, dsn string)
@@ -61,7 +63,7 @@ func (pf *Platform) Produce(t testing.TB, key, value string, partition int32) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	cl, err := kgo.NewClient(kgo.SeedBrokers(pf.Kafka), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	cl, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(pf.Kafka), kgo.RecordPartitioner(kgo.ManualPartitioner())}, pf.Backend...)...)
 	if err != nil {
 		t.Fatal(err)
 	}

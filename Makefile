@@ -28,7 +28,7 @@ test-fast: go ## run the tests that need no server and no race detector
 lint: go ## vet, linters, format and the Kafka contract
 	go vet ./...
 	go tool -modfile=tools/lint/go.mod golangci-lint run ./...
-	@test -z "$$(gofmt -l cmd internal pkg schemas test)" || { gofmt -l cmd internal pkg schemas test; echo "these are not formatted"; exit 1; }
+	@test -z "$$(gofmt -l cmd docker internal pkg schemas test)" || { gofmt -l cmd docker internal pkg schemas test; echo "these are not formatted"; exit 1; }
 	scripts/check-wire
 
 generate: go ## generate the code of the wire format

@@ -37,6 +37,7 @@ func commands() []command {
 		{"archive fill", "make the archive's messages anew from the store, while no archiver runs", fillArchive},
 		{"parked list", "list the records that the store could never take", listParked},
 		{"parked replay", "try each of them again: what can be stored now is put where it belongs", replayParked},
+		{"health", "ask the process behind ops.addr whether it is ready", health},
 	}
 }
 

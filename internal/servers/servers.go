@@ -27,7 +27,27 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-const kafkaVersion = "4.1.0"
+// KafkaVersion is what the tests run.
+const KafkaVersion = "4.1.0"
+
+// KafkaSettings are the properties of a broker that is alone, besides where it listens and keeps its log. Only the
+// penultimate matters to many brokers too: it says how soon a transaction is tried again whose predecessor's markers are
+// being written, and with Kafka's 20 ms numbering is ten times slower.
+const KafkaSettings = `process.roles=broker,controller
+node.id=1
+controller.listener.names=CONTROLLER
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=8
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=8
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+add.partitions.to.txn.retry.backoff.ms=1
+auto.create.topics.enable=false
+`
 
 // Process is a server that was started for a test.
 type Process struct {
@@ -185,7 +205,7 @@ type listener struct {
 }
 
 func newKafka(t testing.TB, data string, more listener) (*Process, error) {
-	lib := filepath.Join(root(), ".tools", "kafka-"+kafkaVersion, "lib")
+	lib := filepath.Join(root(), ".tools", "kafka-"+KafkaVersion, "lib")
 	if _, err := os.Stat(lib); err != nil {
 		return nil, err
 	}
@@ -206,25 +226,11 @@ func newKafka(t testing.TB, data string, more listener) (*Process, error) {
 		listeners += fmt.Sprintf(",%s://127.0.0.1:%d", more.name, more.port)
 		protocols += "," + more.name + ":" + more.protocol
 	}
-	settings := fmt.Sprintf(`process.roles=broker,controller
-node.id=1
-listeners=%s,CONTROLLER://127.0.0.1:%d
+	settings := KafkaSettings + fmt.Sprintf(`listeners=%s,CONTROLLER://127.0.0.1:%d
 advertised.listeners=%s
 listener.security.protocol.map=%s
-controller.listener.names=CONTROLLER
 controller.quorum.voters=1@127.0.0.1:%d
 log.dirs=%s
-offsets.topic.replication.factor=1
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
-offsets.topic.num.partitions=8
-transaction.state.log.num.partitions=8
-group.initial.rebalance.delay.ms=0
-group.min.session.timeout.ms=1000
-add.partitions.to.txn.retry.backoff.ms=1
-auto.create.topics.enable=false
 `, listeners, controller, listeners, protocols, controller, filepath.Join(data, "log")) + more.settings
 	file := filepath.Join(data, "server.properties")
 	if err := os.WriteFile(file, []byte(settings), 0o600); err != nil {

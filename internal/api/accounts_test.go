@@ -71,7 +71,7 @@ func TestUsers_AreFoundByTheBeginningOfTheirNameAndById(t *testing.T) {
 	if len(found.Users) != 2 {
 		t.Errorf("a batch with one who does not exist gives %+v", found.Users)
 	}
-	p.call("POST", "/users/batch", m{"user_ids": make([]int, 3)}).refused(400, "invalid_field", "user_ids")
+	p.call("POST", "/users/batch", m{"user_ids": make([]int, 3)}).refused(400, "invalid_field", "user_ids.0")
 	ids := make([]string, 501)
 	for i := range ids {
 		ids[i] = "77"
@@ -253,7 +253,7 @@ func TestAdmin_IsForAdministratorsOnly(t *testing.T) {
 	p.call("POST", "/admin/users", m{"users": []m{}}).refused(400, "invalid_field", "users")
 	p.call("POST", "/admin/users", m{"users": []m{{"external_id": "", "nickname": "a"}}}).refused(400, "invalid_field", "users.external_id")
 	p.call("POST", "/admin/users", m{"users": []m{{"external_id": "a", "nickname": ""}}}).refused(400, "invalid_field", "users.nickname")
-	p.call("POST", "/admin/users", m{"users": []m{{"external_id": "a", "nickname": "a", "user_id": "5"}}}).refused(400, "unknown_field", "user_id")
+	p.call("POST", "/admin/users", m{"users": []m{{"external_id": "a", "nickname": "a", "user_id": "5"}}}).refused(400, "unknown_field", "users.0.user_id")
 }
 
 func TestDocument_IsServedInBothForms(t *testing.T) {

@@ -245,8 +245,8 @@ func TestGroups_RefuseWhatCannotBeMade(t *testing.T) {
 	ada := join(t, "ada")
 	ada.call("POST", "/groups", m{}).refused(400, "invalid_field", "name")
 	ada.call("POST", "/groups", m{"name": "a\u0000b"}).refused(400, "invalid_field", "name")
-	ada.call("POST", "/groups", m{"name": "x", "member_ids": []string{"5", "0"}}).refused(400, "invalid_field", "")
-	ada.call("POST", "/groups", m{"name": "x", "member_ids": []int{5}}).refused(400, "invalid_field", "member_ids")
+	ada.call("POST", "/groups", m{"name": "x", "member_ids": []string{"5", "0"}}).refused(400, "invalid_field", "member_ids.1")
+	ada.call("POST", "/groups", m{"name": "x", "member_ids": []int{5}}).refused(400, "invalid_field", "member_ids.0")
 	ada.call("POST", "/groups", m{"name": "x", "member_ids": []string{"77"}}).refused(404, "user_not_found", "member_ids")
 	many := make([]string, 10_001)
 	for i := range many {

@@ -34,10 +34,12 @@ func TestInput_IsRefusedByNameOnEveryCallWithABody(t *testing.T) {
 		call(raw(`{} {}`)).refused(400, "malformed", "")
 		call(raw(`null`)).refused(400, "malformed", "")
 		call(raw("{\"client_msg_id\":\"\xff\"}")).refused(400, "malformed", "")
-		call(raw(`[1,2]`)).refused(400, "invalid_field", "")
-		call(raw(`"text"`)).refused(400, "invalid_field", "")
+		call(raw(`[1,2]`)).refused(400, "malformed", "")
+		call(raw(`"text"`)).refused(400, "malformed", "")
+		call(raw(`{"Client_Msg_ID":"a"}`)).refused(400, "unknown_field", "Client_Msg_ID")
 		if c.path != "/users/batch" && c.path != "/sync" {
 			call(raw(`{"client_msg_id":7}`)).refused(400, "invalid_field", "client_msg_id")
+			call(raw(`{"client_msg_id":"a","client_msg_id":"b"}`)).refused(400, "malformed", "client_msg_id")
 		}
 		call(raw(`{"client_msg_id":"a"}`), header{"Content-Type", "text/xml"}).refused(415, "unsupported_media_type", "")
 		call(raw(strings.Repeat(" ", 600<<10))).refused(413, "too_large", "")
@@ -89,10 +91,12 @@ func TestInput_OfASend(t *testing.T) {
 		{message(`,"reply_to":"1"`), 400, "invalid_field", "reply_to"},
 		{message(`,"receipt":"yes"`), 400, "invalid_field", "receipt"},
 		{message(`,"mentions":[]`), 400, "invalid_field", "mentions"},
-		{message(`,"mentions":{"everybody":true}`), 400, "unknown_field", "everybody"},
+		{message(`,"mentions":{"everybody":true}`), 400, "unknown_field", "mentions.everybody"},
 		{message(`,"mentions":{"user_ids":` + many(51) + `}`), 400, "invalid_field", "mentions.user_ids"},
 		{message(`,"recipients":` + many(101)), 400, "invalid_field", "recipients"},
-		{message(`,"recipients":[5]`), 400, "invalid_field", "recipients"},
+		{message(`,"recipients":[5]`), 400, "invalid_field", "recipients.0"},
+		{message(`,"mentions":{"all":true,"all":false}`), 400, "malformed", "mentions.all"},
+		{`{"client_msg_id":"x","type":"custom","content":{"a":{"b":1,"b":2}}}`, 400, "malformed", "content.a.b"},
 		{message(`,"sender_id":"5"`), 400, "unknown_field", "sender_id"},
 	} {
 		ada.call("POST", "/conversations/"+cid+"/messages", c.body).refused(c.status, c.code, c.field)

@@ -170,6 +170,7 @@ func TestMissedNotify_SendsEverybodyAwayToComeBack(t *testing.T) {
 	r := newRig(t, nil)
 	r.store.join(7, group(1), 1, 0)
 	clients := []*client{r.login("7"), r.login("8"), r.dial()}
+	eventually(t, "all are there", func() bool { return r.connections() == len(clients) }) // the last one said nothing yet
 	r.p.MissedNotify()
 	for _, c := range clients {
 		c.mustClose(CloseUnavailable)

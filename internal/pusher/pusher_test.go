@@ -458,6 +458,7 @@ func TestRequests_BadFramesGetAClearError(t *testing.T) {
 		`null`:                        chat.CodeMalformed,
 		``:                            chat.CodeMalformed,
 		`{"id":1,"op":"ping"} {}`:     chat.CodeMalformed,
+		`{"id":1,"op":"a","op":"b"}`:  chat.CodeMalformed,
 		"{\"id\":1,\"op\":\"p\xff\"}": chat.CodeMalformed,
 		`{"op":"ping"}`:               chat.CodeInvalidField,
 		`{"id":{},"op":"ping"}`:       chat.CodeInvalidField,

@@ -1,21 +1,19 @@
 package pusher
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"runtime/debug"
 	"slices"
 	"time"
-	"unicode/utf8"
 
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
 	"tideline/internal/accounts"
+	"tideline/internal/wire"
 	"tideline/pkg/chat"
 )
 
@@ -296,16 +294,9 @@ const maxID = 64
 func (r *request) parse() error {
 	frame := r.frame
 	r.frame = nil
-	if !utf8.Valid(frame) {
-		return chat.Refuse(chat.CodeMalformed, "the frame is not valid UTF-8")
-	}
 	var fields map[string]json.RawMessage
-	dec := json.NewDecoder(bytes.NewReader(frame))
-	if err := dec.Decode(&fields); err != nil || fields == nil {
-		return chat.Refuse(chat.CodeMalformed, "the frame is not a JSON object")
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return chat.Refuse(chat.CodeMalformed, "the frame is more than one JSON value")
+	if err := wire.DecodeJSON(frame, &fields); err != nil || fields == nil {
+		return chat.Refuse(chat.CodeMalformed, "the frame is not a JSON object, with each field once").Because(err)
 	}
 	id := fields["id"]
 	idFault := chat.RefuseField(chat.CodeInvalidField, "id", "is not a number or a string of at most %d bytes", maxID)

@@ -1,12 +1,7 @@
 package wire
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
-	"io"
 	"strings"
-	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
 
@@ -90,37 +85,9 @@ func hasUnknown(w *wirev1.Command) bool {
 }
 
 func decodeJSON(value []byte) (*chat.Command, error) {
-	if !utf8.Valid(value) {
-		return nil, chat.Refuse(chat.CodeMalformed, "the record is not valid UTF-8")
-	}
 	var c chat.Command
-	dec := json.NewDecoder(bytes.NewReader(value))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&c); err != nil {
-		return &c, RefuseJSON(err)
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return &c, chat.Refuse(chat.CodeMalformed, "the record is more than one JSON value")
+	if err := DecodeJSON(value, &c); err != nil {
+		return &c, err
 	}
 	return &c, nil
-}
-
-// RefuseJSON turns an error of encoding/json into a refusal that names the field at fault where there is one.
-func RefuseJSON(err error) *chat.Error {
-	var refused *chat.Error
-	if errors.As(err, &refused) {
-		return refused
-	}
-	var wrongType *json.UnmarshalTypeError
-	if errors.As(err, &wrongType) {
-		return chat.RefuseField(chat.CodeInvalidField, wrongType.Field, "is a %s, which does not fit here", wrongType.Value).Because(err)
-	}
-	if errors.Is(err, chat.ErrMalformedID) {
-		return chat.Refuse(chat.CodeInvalidField, "%s", err.Error())
-	}
-	// encoding/json has no type for this one; the text is part of its compatibility promise in practice and tested here.
-	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
-		return chat.RefuseField(chat.CodeUnknownField, strings.Trim(name, `"`), "is not known here")
-	}
-	return chat.Refuse(chat.CodeMalformed, "the text is not the JSON that belongs here").Because(err)
 }

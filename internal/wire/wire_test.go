@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -146,6 +147,12 @@ func TestDecodeCommand_SaysWhatIsWrong(t *testing.T) {
 		{"broken UTF-8", "application/json", strings.Replace(ok, `"x"`, "\"\xff\"", 1), chat.CodeMalformed, ""},
 		{"an unknown field", "application/json", strings.Replace(ok, `"sender_id"`, `"colour":1,"sender_id"`, 1), chat.CodeUnknownField, "colour"},
 		{"a number for an id", "application/json", strings.Replace(ok, `"7"`, `7`, 1), chat.CodeInvalidField, "sender_id"},
+		{"a field in another case", "application/json", strings.Replace(ok, `"sender_id"`, `"Sender_ID"`, 1), chat.CodeUnknownField, "Sender_ID"},
+		{"two senders", "application/json", strings.Replace(ok, `"sender_id"`, `"sender_id":"8","sender_id"`, 1), chat.CodeMalformed, "sender_id"},
+		{"two texts", "application/json", strings.Replace(ok, `"text":"x"`, `"text":"x","text":"y"`, 1), chat.CodeMalformed, "message.content.text"},
+		{"an unknown field inside", "application/json", strings.Replace(ok, `"content"`, `"size":1,"content"`, 1), chat.CodeUnknownField, "message.size"},
+		{"an id that is none", "application/json", strings.Replace(ok, `"7"`, `"-7"`, 1), chat.CodeInvalidField, "sender_id"},
+		{"a list", "application/json", "[" + ok + "]", chat.CodeMalformed, ""},
 		{"a type that is none", "application/json", strings.Replace(ok, `"type":"message"`, `"type":"shout"`, 1), chat.CodeInvalidField, "type"},
 		{"another content type", "text/plain", ok, chat.CodeNotAcceptable, "content-type"},
 		{"a megabyte", "application/json", strings.Repeat(" ", 1<<20), chat.CodeTooLarge, ""},
@@ -156,6 +163,31 @@ func TestDecodeCommand_SaysWhatIsWrong(t *testing.T) {
 			t.Errorf("%s: got %v, want %s (%s)", c.name, err, c.code, c.field)
 		}
 	}
+}
+
+// What strictness costs on the road of a send: encoding/json, which is not as strict, is the floor beside it.
+func BenchmarkDecodeJSON(b *testing.B) {
+	text := []byte(`{"type":"message","conversation_id":"g-42","sender_id":"7","client_msg_id":"c-1","message":{"type":"text","content":{"text":"` + strings.Repeat("hello ", 20) + `"}}}`)
+	b.Run("strict", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			var c chat.Command
+			if err := DecodeJSON(text, &c); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("floor", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			var c chat.Command
+			dec := json.NewDecoder(bytes.NewReader(text))
+			dec.DisallowUnknownFields()
+			if err := dec.Decode(&c); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }
 
 // FuzzDecodeCommand: whatever comes, there is no panic; the error is one that can be shown; and what is valid survives a

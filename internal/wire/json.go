@@ -1,0 +1,69 @@
+package wire
+
+import (
+	"errors"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"tideline/pkg/chat"
+)
+
+// strict is how JSON is read that others wrote: encoding/json would take a field in any case and, of a field that stands
+// there twice, the last, so that two readers of one text could see two commands in it.
+var strict = json.JoinOptions(json.RejectUnknownMembers(true), json.MatchCaseInsensitiveNames(false), jsontext.AllowDuplicateNames(false))
+
+// DecodeJSON reads a text that is one JSON value, as far as it goes. The error is a *chat.Error that names the field at
+// fault where there is one: malformed, unknown_field or invalid_field.
+func DecodeJSON(text []byte, into any) error {
+	if !utf8.Valid(text) {
+		return chat.Refuse(chat.CodeMalformed, "the text is not valid UTF-8")
+	}
+	if err := json.Unmarshal(text, into, strict); err != nil {
+		return refuseJSON(err)
+	}
+	return nil
+}
+
+func refuseJSON(err error) *chat.Error {
+	var refused *chat.Error
+	if errors.As(err, &refused) {
+		return refused
+	}
+	var syntactic *jsontext.SyntacticError
+	if errors.As(err, &syntactic) {
+		if errors.Is(err, jsontext.ErrDuplicateName) {
+			return chat.RefuseField(chat.CodeMalformed, path(syntactic.JSONPointer), "stands there twice").Because(err)
+		}
+		return chat.Refuse(chat.CodeMalformed, "the text is not one JSON value: see byte %d", syntactic.ByteOffset).Because(err)
+	}
+	var semantic *json.SemanticError
+	if !errors.As(err, &semantic) {
+		return chat.Refuse(chat.CodeMalformed, "the text is not the JSON that belongs here").Because(err)
+	}
+	field := path(semantic.JSONPointer)
+	switch {
+	case field == "":
+		return chat.Refuse(chat.CodeMalformed, "the text is %s, which does not belong here", kinds[semantic.JSONKind]).Because(err)
+	case errors.Is(err, json.ErrUnknownName):
+		return chat.RefuseField(chat.CodeUnknownField, field, "is not known here")
+	case errors.Is(err, chat.ErrMalformedID):
+		return chat.RefuseField(chat.CodeInvalidField, field, "%s", semantic.Err.Error()).Because(err)
+	}
+	return chat.RefuseField(chat.CodeInvalidField, field, "is %s, which does not fit here", kinds[semantic.JSONKind]).Because(err)
+}
+
+// path writes a pointer in the way that fields are named to clients: message.recipients.3.
+func path(p jsontext.Pointer) string {
+	var names []string
+	for name := range p.Tokens() {
+		names = append(names, name)
+	}
+	return strings.Join(names, ".")
+}
+
+var kinds = map[jsontext.Kind]string{
+	0: "something", 'n': "null", 't': "true", 'f': "false", '"': "a string", '0': "a number", '{': "an object", '[': "an array",
+}

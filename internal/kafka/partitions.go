@@ -315,8 +315,8 @@ func (p *Partition) close() {
 
 // Bounds gives the offset of the first record of a partition and the one after its last committed record.
 //
-// While a transaction is being settled the committed end lies behind the end; Bounds waits for that, because whoever
-// asks has fenced the writer off, or is the reader of a log that goes on anyway.
+// While a transaction is open or being settled the committed end lies before the end. Whoever must know the last record
+// fences the writer off first, which is answered only when its transactions are settled.
 func Bounds(ctx context.Context, cfg Config, clientID string, log *slog.Logger, topic string, partition int32) (start, end int64, err error) {
 	cl, err := cfg.NewAdmin(clientID, log)
 	if err != nil {

@@ -7,22 +7,19 @@ import (
 	"fmt"
 	"io/fs"
 
+	"github.com/go-sql-driver/mysql"
 	"github.com/pressly/goose/v3"
-	"github.com/pressly/goose/v3/lock"
 
 	mysqlschema "tideline/schemas/mysql"
 	sqliteschema "tideline/schemas/sqlite"
 )
 
-func (s *Store) provider() (*goose.Provider, error) {
+func (s *Store) provider(db *sql.DB) (*goose.Provider, error) {
 	dialect, files := goose.DialectMySQL, fs.FS(mysqlschema.Files)
-	options := []goose.ProviderOption{goose.WithDisableGlobalRegistry(true)}
 	if s.dialect == &sqliteDialect {
-		dialect, files = goose.DialectSQLite3, sqliteschema.Files // it has one writer anyway
-	} else {
-		options = append(options, goose.WithSessionLocker(namedLock{}))
+		dialect, files = goose.DialectSQLite3, sqliteschema.Files
 	}
-	p, err := goose.NewProvider(dialect, s.writer, files, options...)
+	p, err := goose.NewProvider(dialect, db, files, goose.WithDisableGlobalRegistry(true))
 	if err != nil {
 		return nil, fmt.Errorf("reading the schema's steps: %w", err)
 	}
@@ -32,12 +29,63 @@ func (s *Store) provider() (*goose.Provider, error) {
 // Migrate brings the schema to what this binary knows; it takes the steps that are missing and never goes back. Of
 // several that migrate at once, one does and the others wait for it.
 func (s *Store) Migrate(ctx context.Context) error {
-	p, err := s.provider()
+	db, done, err := s.migrating(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	p, err := s.provider(db)
 	if err != nil {
 		return err
 	}
 	if _, err := p.Up(ctx); err != nil {
 		return fmt.Errorf("migrating the store: %w", err)
+	}
+	return nil
+}
+
+// migrating gives the database to migrate, for as long as nobody else does; done lets go of it. SQLite has one writer
+// anyway. MySQL is connected to anew: a step over a large table takes longer than any statement of a service may.
+//
+// The lock is held around all that goose does. Its own lockers are taken after it has looked for its table, and made it
+// where there was none: of two that begin at once one then finds the table without its first row, and gives up.
+func (s *Store) migrating(ctx context.Context) (db *sql.DB, done func(), err error) {
+	if s.dialect == &sqliteDialect {
+		return s.writer, func() {}, nil
+	}
+	patient := s.dsn.Clone()
+	patient.ReadTimeout, patient.WriteTimeout = 0, 0
+	connector, err := mysql.NewConnector(patient)
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading store.dsn: %w", err)
+	}
+	db = sql.OpenDB(readCommitted{connector})
+	locked, err := db.Conn(ctx)
+	if err == nil {
+		err = lockMigrations(ctx, locked)
+	}
+	if err != nil {
+		_ = db.Close()
+		return nil, nil, err
+	}
+	return db, func() {
+		_ = locked.Close() // the lock belongs to the connection, which goes with the pool
+		_ = db.Close()
+	}, nil
+}
+
+// migrationWait is how long a migration waits for another, in seconds.
+const migrationWait = 300
+
+// lockMigrations lets one migrate at a time. The lock belongs to the connection, so that a migration that was killed
+// leaves none. Its name has the database in it: several may live on one server.
+func lockMigrations(ctx context.Context, conn *sql.Conn) error {
+	var got sql.NullInt64
+	if err := conn.QueryRowContext(ctx, "SELECT GET_LOCK(CONCAT('tideline migrate ', DATABASE()), ?)", migrationWait).Scan(&got); err != nil {
+		return fmt.Errorf("waiting for other migrations: %w", err)
+	}
+	if got.Int64 != 1 {
+		return fmt.Errorf("waiting for other migrations: one has not ended for %d s", migrationWait)
 	}
 	return nil
 }
@@ -48,7 +96,7 @@ var ErrSchema = errors.New("the store's schema is older than this binary: run `t
 // CheckSchema refuses a schema that is older than this binary knows, with ErrSchema. A newer one is fine: steps only add.
 // It only reads, so that services need no right to change tables.
 func (s *Store) CheckSchema(ctx context.Context) error {
-	p, err := s.provider()
+	p, err := s.provider(s.writer)
 	if err != nil {
 		return err
 	}
@@ -63,37 +111,6 @@ func (s *Store) CheckSchema(ctx context.Context) error {
 		return err
 	case version < known[len(known)-1].Version:
 		return fmt.Errorf("%w (it has step %d, the binary knows %d)", ErrSchema, version, known[len(known)-1].Version)
-	}
-	return nil
-}
-
-// namedLock lets one migrate at a time. It belongs to the connection, so that a migration that was killed leaves none.
-type namedLock struct{}
-
-var _ lock.SessionLocker = namedLock{}
-
-// lockWait is how long a migration waits for another, in seconds.
-const lockWait = 300
-
-// The name has the database in it: several may live on one server.
-const lockName = "CONCAT('tideline migrate ', DATABASE())"
-
-// SessionLock waits for the lock.
-func (namedLock) SessionLock(ctx context.Context, conn *sql.Conn) error {
-	var got sql.NullInt64
-	if err := conn.QueryRowContext(ctx, "SELECT GET_LOCK("+lockName+", ?)", lockWait).Scan(&got); err != nil {
-		return fmt.Errorf("waiting for other migrations: %w", err)
-	}
-	if got.Int64 != 1 {
-		return fmt.Errorf("waiting for other migrations: one has not ended for %d s", lockWait)
-	}
-	return nil
-}
-
-// SessionUnlock lets go of it.
-func (namedLock) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
-	if _, err := conn.ExecContext(ctx, "DO RELEASE_LOCK("+lockName+")"); err != nil {
-		return fmt.Errorf("letting other migrations go on: %w", err)
 	}
 	return nil
 }

@@ -13,25 +13,52 @@ import (
 )
 
 func TestMigrate_OneOfManyDoesIt(t *testing.T) {
-	dsn := config.Secret(servers.MySQL(t))
-	var wg sync.WaitGroup
-	for range 4 {
-		wg.Go(func() {
-			s, err := Open(context.Background(), Config{Driver: "mysql", DSN: dsn, MaxOpen: 4, Timeout: 10 * time.Second})
+	for range 3 { // each time in an empty database: who looks at it first is a matter of chance
+		dsn := config.Secret(servers.MySQL(t))
+		start := make(chan struct{})
+		var wg sync.WaitGroup
+		for range 16 {
+			s, err := Open(t.Context(), Config{Driver: "mysql", DSN: dsn, MaxOpen: 4, Timeout: 10 * time.Second})
 			if err != nil {
-				t.Error(err)
-				return
+				t.Fatal(err)
 			}
 			defer func() { _ = s.Close() }()
-			if err := s.Migrate(context.Background()); err != nil {
-				t.Error(err)
-			}
-			if err := s.CheckSchema(context.Background()); err != nil {
-				t.Error(err)
-			}
-		})
+			wg.Go(func() {
+				<-start
+				if err := s.Migrate(context.Background()); err != nil {
+					t.Error(err)
+				}
+				if err := s.CheckSchema(context.Background()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		close(start)
+		wg.Wait()
 	}
-	wg.Wait()
+}
+
+func TestMigrate_WaitsForAnotherLongerThanAStatementMay(t *testing.T) {
+	s, err := Open(t.Context(), Config{Driver: "mysql", DSN: config.Secret(servers.MySQL(t)), MaxOpen: 4, Timeout: 100 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	_, done, err := s.migrating(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- s.Migrate(context.Background()) }()
+	select {
+	case err := <-ended:
+		t.Errorf("it did not wait for the other: %v", err)
+	case <-time.After(10 * s.timeout): // twice what a read of the services' connections may take, and more
+	}
+	done()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
 }
 
 func TestCheckSchema_RefusesAnOlderOneAndTakesANewer(t *testing.T) {

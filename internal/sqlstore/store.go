@@ -22,7 +22,8 @@ type Store struct {
 	dialect *dialect
 	timeout time.Duration
 	now     func() time.Time
-	guard   *guard // nil for those who wait themselves; see Guarded
+	guard   *guard        // nil for those who wait themselves; see Guarded
+	dsn     *mysql.Config // of MySQL
 }
 
 // Open connects to the database. It does not look at the schema: see Migrate and CheckSchema.
@@ -67,6 +68,7 @@ func (s *Store) openMySQL(cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("reading store.dsn: %w", err)
 	}
+	s.dsn = dsn
 	s.db = sql.OpenDB(readCommitted{connector})
 	s.db.SetMaxOpenConns(cfg.MaxOpen)
 	s.db.SetMaxIdleConns(cfg.MaxOpen)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"tideline/internal/failpoint"
 	"tideline/internal/kafka"
 	"tideline/internal/sqlstore"
 	"tideline/internal/wire"
@@ -204,6 +205,7 @@ func (o *partition) take(ctx context.Context, records []*kgo.Record) error {
 	if err := o.move(ctx, o.at.Next, to); err != nil {
 		return err
 	}
+	failpoint.Here("archive/intended")
 	return o.finish(ctx, records, false)
 }
 
@@ -222,10 +224,12 @@ func (o *partition) finish(ctx context.Context, records []*kgo.Record, again boo
 				}
 			}
 			again = true // whatever comes of this try
+			failpoint.Here("archive/asked")
 			started := time.Now()
 			if err := o.engine.Insert(ctx, token, block); err != nil {
 				return err
 			}
+			failpoint.Here("archive/inserted")
 			o.metrics.insert.Observe(time.Since(started).Seconds())
 			o.metrics.rows.Add(float64(block.len()))
 			o.metrics.block.Observe(float64(block.len()))
@@ -241,6 +245,7 @@ func (o *partition) finish(ctx context.Context, records []*kgo.Record, again boo
 		}
 		o.metrics.changes.Add(float64(len(changes.Edits) + len(changes.Recalls)))
 	}
+	failpoint.Here("archive/changed")
 	return o.move(ctx, to, 0)
 }
 

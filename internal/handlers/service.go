@@ -13,6 +13,7 @@ import (
 
 	"tideline/internal/accounts"
 	"tideline/internal/blocks"
+	"tideline/internal/failpoint"
 	"tideline/internal/heads"
 	"tideline/internal/kafka"
 	"tideline/internal/sender"
@@ -106,7 +107,7 @@ type Parts struct {
 func New(p Parts) *Service {
 	s := &Service{
 		kafka: p.Kafka, store: p.Store, accounts: p.Accounts, sender: p.Sender, heads: p.Heads, marks: p.Marks, producer: p.Producer,
-		hasher: p.Hasher, ids: p.IDs, log: p.Log, now: time.Now,
+		hasher: p.Hasher, ids: p.IDs, log: p.Log, now: failpoint.Now,
 	}
 	s.blocks = blocks.New(p.Store, int(p.Config.CacheBytes), encodeMessage, blocks.NewMetrics(p.Registry))
 	s.views = newViews(p.Store, p.Heads)

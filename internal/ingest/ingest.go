@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"tideline/internal/config"
+	"tideline/internal/failpoint"
 	"tideline/internal/kafka"
 	"tideline/pkg/chat"
 	"tideline/pkg/seq"
@@ -175,7 +176,7 @@ func (s *Service) own(ctx context.Context, p *kafka.Partition) error {
 		Config: seq.Config{
 			Partition: p.ID, Hasher: s.hasher, NextID: s.ids.NextID, WindowIDs: s.cfg.WindowIDs, CacheEntries: s.cfg.CacheEntries, MaxMembers: s.cfg.MaxMembers,
 		},
-		Log: log, Store: s.store, Now: time.Now, MaxBatch: s.cfg.MaxBatch, MaxUnconfirmed: s.cfg.MaxUnconfirmed,
+		Log: log, Store: s.store, Now: failpoint.Now, MaxBatch: s.cfg.MaxBatch, MaxUnconfirmed: s.cfg.MaxUnconfirmed,
 		Tell: func(outcomes []seq.Outcome) {
 			s.metrics.count(outcomes)
 			s.teller.Tell(outcomes)
@@ -198,6 +199,7 @@ func (s *Service) own(ctx context.Context, p *kafka.Partition) error {
 			s.metrics.lag.WithLabelValues(label).Set(float64(p.Lag()))
 		},
 		At: func(point seq.Point) error {
+			failpoint.Here("ingest/" + string(point))
 			if point == seq.PointReplayed {
 				s.metrics.takeover.Observe(time.Since(started).Seconds())
 				s.log.Info("a partition was taken over", "partition", p.ID, "took", time.Since(started).String())

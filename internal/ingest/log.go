@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.opentelemetry.io/otel/trace"
 
+	"tideline/internal/failpoint"
 	"tideline/internal/kafka"
 	"tideline/internal/wire"
 	"tideline/pkg/chat"
@@ -237,6 +238,7 @@ func (l *partitionLog) write(ctx context.Context, records []*kgo.Record) ([]*kgo
 	if err := l.producer.ProduceSync(ctx, records...).FirstErr(); err != nil {
 		return nil, l.refused(fmt.Errorf("writing in a transaction: %w", err))
 	}
+	failpoint.Here("ingest/produced")
 	if err := l.producer.EndTransaction(ctx, kgo.TryCommit); err != nil {
 		return nil, l.refused(fmt.Errorf("committing a transaction: %w", err))
 	}

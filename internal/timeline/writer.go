@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.opentelemetry.io/otel/trace"
 
+	"tideline/internal/failpoint"
 	"tideline/internal/kafka"
 	"tideline/internal/sqlstore"
 	"tideline/internal/wire"
@@ -167,11 +168,13 @@ func (o *partition) take(ctx context.Context, records []*kgo.Record) error {
 			raw[r.Offset] = r
 		}
 	}
+	failpoint.Here("timeline/decoded")
 	applied, stored, err := o.store1(ctx, to, entries, raw)
 	o.trace(began, records, err)
 	if err != nil {
 		return err
 	}
+	failpoint.Here("timeline/stored")
 	// Who has just become a member must stand in the fast marks before it is told: its first read mark finds its place
 	// then. Other marks can follow the hint, which is what people wait for.
 	if !changesMembers(stored) {
@@ -333,6 +336,7 @@ func (o *partition) tell(ctx context.Context, entries []core.Entry, _ []core.Con
 		if err == nil {
 			o.metrics.hints.Add(float64(len(hints)))
 			o.metrics.hint.Observe(time.Since(started).Seconds())
+			failpoint.Here("timeline/told")
 			return nil
 		}
 		o.log.Warn("hints were not written; it is tried again", "err", err, "partition", o.p.ID)

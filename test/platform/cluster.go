@@ -13,7 +13,9 @@ import (
 // Cluster is four separate processes, two of ingest, on the real servers.
 type Cluster struct {
 	Platform
-	Redis                 *servers.Process
+	// The servers; MySQLServer and ClickHouseServer are nil where tests share one.
+	KafkaServer, Redis, MySQLServer, ClickHouseServer *servers.Process
+
 	API, Pusher, Timeline *Process
 	Ingest                [2]*Process
 	// MySQL is the address of the store.
@@ -28,6 +30,13 @@ type Setup struct {
 	Env []string
 	// Kafka is the broker; nil for one of the cluster's own.
 	Kafka *servers.Process
+	// OwnServers gives it a MySQL and a ClickHouse of its own, which the test may break.
+	OwnServers bool
+	// Failpoints lets the test end processes at places of their own; see internal/failpoint.
+	Failpoints bool
+	// Through gives the address by which the processes reach a server ("kafka", "mysql", "redis", "clickhouse"), such as that
+	// of a proxy; nil for the server's own. The broker tells its clients its own address, whatever this says of it.
+	Through func(server, addr string) string
 	// As gives more variables of one process, by its name, or of the operators' command, by its first word; may be nil.
 	As func(process string) []string
 }
@@ -49,14 +58,30 @@ func (s Setup) Start(t testing.TB) *Cluster {
 	if as == nil {
 		as = func(string) []string { return nil }
 	}
-	c := &Cluster{Redis: r, MySQL: servers.MySQL(t)}
-	archive := servers.ClickHouse(t)
-	c.ClickHouse = func() string { return archive }
+	through := s.Through
+	if through == nil {
+		through = func(_, addr string) string { return addr }
+	}
+	c := &Cluster{KafkaServer: k, Redis: r}
+	var archive string
+	if s.OwnServers {
+		c.MySQLServer, c.ClickHouseServer = servers.StartMySQL(t), servers.StartClickHouse(t)
+		c.MySQL, archive = servers.Database(t, c.MySQLServer), c.ClickHouseServer.ClickHouseDatabase()
+	} else {
+		c.MySQL, archive = servers.MySQL(t), servers.ClickHouse(t)
+	}
+	direct := archive
+	c.ClickHouse = func() string { return direct }
+	dsn := c.MySQL
+	if s.OwnServers {
+		dsn = strings.ReplaceAll(dsn, c.MySQLServer.Addr, through("mysql", c.MySQLServer.Addr))
+		archive = strings.ReplaceAll(archive, c.ClickHouseServer.Addr, through("clickhouse", c.ClickHouseServer.Addr))
+	}
 	c.Admin = func() string { return AdminToken }
 	c.SQL = func() (string, string) { return "mysql", c.MySQL }
 	env := []string{
-		"TIDELINE_KAFKA_BROKERS=" + k.Addr, "TIDELINE_KAFKA_PARTITIONS=8", "TIDELINE_KAFKA_REPLICATION=1", "TIDELINE_KAFKA_MIN_IN_SYNC=1",
-		"TIDELINE_KAFKA_SESSION_TIMEOUT=3s", "TIDELINE_STORE_DSN=" + c.MySQL, "TIDELINE_REDIS_ADDRS=" + r.Addr, "TIDELINE_OPS_ADDR=127.0.0.1:0",
+		"TIDELINE_KAFKA_BROKERS=" + through("kafka", k.Addr), "TIDELINE_KAFKA_PARTITIONS=8", "TIDELINE_KAFKA_REPLICATION=1", "TIDELINE_KAFKA_MIN_IN_SYNC=1",
+		"TIDELINE_KAFKA_SESSION_TIMEOUT=3s", "TIDELINE_STORE_DSN=" + dsn, "TIDELINE_REDIS_ADDRS=" + through("redis", r.Addr), "TIDELINE_OPS_ADDR=127.0.0.1:0",
 	}
 	env = append(env, s.Env...)
 	secrets := []string{"TIDELINE_INGEST_HASH_KEY=a hash key of the tests"}
@@ -74,13 +99,21 @@ func (s Setup) Start(t testing.TB) *Cluster {
 	}
 	c.Tideline("migrate")
 	c.Tideline("topics", "create")
+	tags := ""
+	if s.Failpoints {
+		tags = "failpoints"
+	}
+	start := func(name string, env ...[]string) *Process {
+		t.Helper()
+		return startProcess(t, name, build(t, name, tags), slices.Concat(append(env, as(name))...))
+	}
 	httpAddr, wsAddr := FreePort(t), FreePort(t)
 	for i := range c.Ingest {
-		c.Ingest[i] = StartProcess(t, "ingest", slices.Concat(secrets, env, as("ingest"))...)
+		c.Ingest[i] = start("ingest", secrets, env)
 	}
-	c.Timeline = StartProcess(t, "timeline", slices.Concat(archiving, as("timeline"))...)
-	c.API = StartProcess(t, "api", slices.Concat(door, as("api"), []string{"TIDELINE_HTTP_ADDR=" + httpAddr})...)
-	c.Pusher = StartProcess(t, "pusher", slices.Concat(door, as("pusher"), []string{"TIDELINE_HTTP_ADDR=" + wsAddr})...)
+	c.Timeline = start("timeline", archiving)
+	c.API = start("api", door, []string{"TIDELINE_HTTP_ADDR=" + httpAddr})
+	c.Pusher = start("pusher", door, []string{"TIDELINE_HTTP_ADDR=" + wsAddr})
 	c.HTTP, c.WS, c.Kafka = "http://"+httpAddr, "http://"+wsAddr, k.Addr
 	c.Parts = []*Process{c.Ingest[0], c.Ingest[1], c.Timeline, c.API, c.Pusher}
 	c.Restart = func() {

@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -16,10 +18,16 @@ import (
 )
 
 // Built gives the path of a command's binary, built once per run of the tests.
-var Built = func() func(t testing.TB, name string) string {
+func Built(t testing.TB, name string) string {
+	t.Helper()
+	return build(t, name, "")
+}
+
+// build builds a command with tags, once.
+var build = func() func(t testing.TB, name, tags string) string {
 	var mu sync.Mutex
 	dir := ""
-	return func(t testing.TB, name string) string {
+	return func(t testing.TB, name, tags string) string {
 		t.Helper()
 		mu.Lock()
 		defer mu.Unlock()
@@ -30,11 +38,11 @@ var Built = func() func(t testing.TB, name string) string {
 			}
 			binDir = dir
 		}
-		path := filepath.Join(dir, name)
+		path := filepath.Join(dir, name+tags)
 		if _, err := os.Stat(path); err == nil {
 			return path
 		}
-		if out, err := exec.Command("go", "build", "-o", path, "tideline/cmd/"+name).CombinedOutput(); err != nil {
+		if out, err := exec.Command("go", "build", "-tags", tags, "-o", path, "tideline/cmd/"+name).CombinedOutput(); err != nil {
 			t.Fatalf("building %s: %v\n%s", name, err, out)
 		}
 		return path
@@ -58,6 +66,9 @@ const AdminToken = "an administrators' token of the tests"
 
 // Process is one of our programs.
 type Process struct {
+	// Name is the command's.
+	Name string
+
 	t    testing.TB
 	path string
 	env  []string
@@ -88,7 +99,12 @@ func (l *Output) String() string {
 // StartProcess starts a command with variables; it ends with the test.
 func StartProcess(t testing.TB, name string, env ...string) *Process {
 	t.Helper()
-	p := &Process{t: t, path: Built(t, name), env: env, log: &Output{}}
+	return startProcess(t, name, Built(t, name), env)
+}
+
+func startProcess(t testing.TB, name, path string, env []string) *Process {
+	t.Helper()
+	p := &Process{Name: name, t: t, path: path, env: env, log: &Output{}}
 	p.Start()
 	t.Cleanup(func() {
 		p.Kill()
@@ -100,11 +116,11 @@ func StartProcess(t testing.TB, name string, env ...string) *Process {
 	return p
 }
 
-// Start starts it, again where it ended.
-func (p *Process) Start() {
+// Start starts it, again where it ended; more are variables of this run only.
+func (p *Process) Start(more ...string) {
 	p.t.Helper()
 	p.cmd = exec.Command(p.path)
-	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}, p.env...)
+	p.cmd.Env = slices.Concat([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}, p.env, more)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // nothing outlives the test
 	if err := p.cmd.Start(); err != nil {
@@ -120,6 +136,51 @@ func (p *Process) Kill() {
 	}
 	p.cmd = nil
 }
+
+// Signal sends a signal to the process.
+func (p *Process) Signal(s syscall.Signal) {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		p.t.Errorf("%s: %v", p.Name, err)
+	}
+}
+
+// AwaitEnd waits until the process has ended by itself, or was ended by a place of its own; see internal/failpoint.
+func (p *Process) AwaitEnd(within time.Duration) {
+	p.t.Helper()
+	done := make(chan struct{})
+	go func() { defer close(done); _ = p.cmd.Wait() }()
+	select {
+	case <-done:
+		p.cmd = nil
+	case <-time.After(within):
+		p.t.Fatalf("%s has not ended within %s", p.Name, within)
+	}
+}
+
+// AwaitSleep waits until the process sleeps because of SIGSTOP.
+func (p *Process) AwaitSleep(within time.Duration) {
+	p.t.Helper()
+	for deadline := time.Now().Add(within); ; time.Sleep(5 * time.Millisecond) {
+		stat, err := os.ReadFile("/proc/" + strconv.Itoa(p.cmd.Process.Pid) + "/stat")
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		// pid (name) state …
+		if i := bytes.LastIndexByte(stat, ')'); i > 0 && len(stat) > i+2 && stat[i+2] == 'T' {
+			return
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatalf("%s does not sleep after %s", p.Name, within)
+		}
+	}
+}
+
+// Log gives what it has printed so far.
+func (p *Process) Log() string { return p.log.String() }
+
+// PID gives the process id.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
 
 // Terminate asks the process to end, and fails where it does not in time.
 func (p *Process) Terminate() {

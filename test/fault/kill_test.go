@@ -1,0 +1,36 @@
+package fault
+
+import (
+	"testing"
+	"time"
+
+	"tideline/test/platform"
+)
+
+// allowed is how long after a process is back everybody must have been told: its partitions are taken over within the
+// session time-out of 3 s, connections come back within a few seconds, and the machine is busy.
+const allowed = 20 * time.Second
+
+// kill ends a process at a random moment, starts it again, and now and then ends it again as it recovers.
+func (c *cluster) kill(p *platform.Process) {
+	c.For(c.moment(200*time.Millisecond, 1500*time.Millisecond))
+	f := c.Break("kill -9 of " + p.Name)
+	p.Kill()
+	c.For(c.moment(0, time.Second))
+	p.Start()
+	for c.rng.IntN(3) == 0 {
+		c.For(c.moment(50*time.Millisecond, time.Second))
+		p.Kill()
+		p.Start()
+	}
+	c.Mended(f, allowed)
+}
+
+func TestFault_EachProcessIsKilledAtRandomMomentsAndAgainAsItRecovers(t *testing.T) {
+	c := begin(t, platform.Setup{})
+	for _, i := range c.rng.Perm(len(c.Parts)) {
+		c.kill(c.Parts[i])
+	}
+	c.For(2 * time.Second)
+	c.end()
+}

@@ -166,7 +166,7 @@ func (e *Evening) produce(r *rand.Rand, at *room, who *person, key string, body 
 		e.t.Error(err)
 		return
 	}
-	partition := int32(r.IntN(8))
+	partition := int32(r.IntN(partitions))
 	e.surely(func(ctx context.Context) (bool, time.Duration) {
 		op := e.w.Begin(history.Who{Client: who.id}, at.id, history.Begin{Call: history.CallSend, Door: history.DoorKafka, ClientMsgID: key, Body: history.BodyOf(body)})
 		err := e.producer.ProduceSync(ctx, &kgo.Record{

@@ -140,10 +140,17 @@ func (f *finder) members() {
 				break
 			}
 		}
+		r.mu.Lock()
+		guests := append([]*person{}, r.past...)
 		for p := range r.guests {
+			guests = append(guests, p)
+		}
+		r.mu.Unlock()
+		for _, p := range guests {
 			if present[p.id] {
 				continue
 			}
+			present[p.id] = true
 			memberships, err := f.store.Memberships(f.ctx, p.id, true)
 			if err != nil {
 				f.e.t.Fatal(err)

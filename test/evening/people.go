@@ -60,9 +60,10 @@ type room struct {
 	owner   *person
 	talkers []*person
 
-	mu     sync.Mutex           // guards guests
+	mu     sync.Mutex           // guards what follows
 	guests map[*person]bool     // who comes and goes; true while a member
 	moving map[*person]struct{} // whose coming or going is under way
+	past   []*person            // who was here for a while; see Guest
 }
 
 // admin asks what only administrators may.

@@ -5,6 +5,9 @@ package evening
 
 import "time"
 
+// partitions is the count that clusters of the tests, and standalone, have.
+const partitions = 8
+
 // Plan is how busy it is. Rates are a second.
 type Plan struct {
 	// Seed decides who does what and when; how the platform interleaves it is its own.

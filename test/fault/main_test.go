@@ -2,8 +2,8 @@
 // there: by the history of what they did and saw (pkg/history/check), and by what the stores say of each other
 // (tideline fsck).
 //
-// Each test has a seed and prints it; TIDELINE_FAULT_SEED runs it again with the same one. make test runs each fault on a
-// small evening; TIDELINE_FAULT=full, or make fault, runs all of them on a large one.
+// Each test has a seed and prints it; FAULT_SEED runs it again with the same one. make test runs each fault on a
+// small evening; FAULT=full, or make fault, runs all of them on a large one.
 package fault
 
 import (
@@ -19,7 +19,7 @@ import (
 func TestMain(m *testing.M) { os.Exit(platform.Main(m)) }
 
 // full tells whether everything is asked for, however long it takes.
-func full() bool { return os.Getenv("TIDELINE_FAULT") == "full" }
+func full() bool { return os.Getenv("FAULT") == "full" }
 
 // onlyInFull skips a test that a selection does not have time for.
 func onlyInFull(t *testing.T) {
@@ -33,13 +33,13 @@ func onlyInFull(t *testing.T) {
 func seed(t *testing.T) (uint64, *rand.Rand) {
 	t.Helper()
 	n := rand.Uint64N(1 << 32)
-	if text := os.Getenv("TIDELINE_FAULT_SEED"); text != "" {
+	if text := os.Getenv("FAULT_SEED"); text != "" {
 		var err error
 		if n, err = strconv.ParseUint(text, 10, 64); err != nil {
-			t.Fatalf("TIDELINE_FAULT_SEED: %v", err)
+			t.Fatalf("FAULT_SEED: %v", err)
 		}
 	}
-	t.Logf("seed %d: TIDELINE_FAULT_SEED=%d runs it again", n, n)
+	t.Logf("seed %d: FAULT_SEED=%d runs it again", n, n)
 	return n, rand.New(rand.NewPCG(n, 2))
 }
 

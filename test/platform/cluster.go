@@ -20,6 +20,8 @@ type Cluster struct {
 	Ingest                [2]*Process
 	// MySQL is the address of the store.
 	MySQL string
+	// Another starts one more process of a command that owns partitions: ingest or timeline.
+	Another func(name string) *Process
 	// Tideline runs the operators' command, and gives what it prints.
 	Tideline func(args ...string) string
 }
@@ -107,11 +109,18 @@ func (s Setup) Start(t testing.TB) *Cluster {
 		t.Helper()
 		return startProcess(t, name, build(t, name, tags), slices.Concat(append(env, as(name))...))
 	}
+	c.Another = func(name string) *Process {
+		t.Helper()
+		if name == "ingest" {
+			return start(name, secrets, env)
+		}
+		return start(name, archiving)
+	}
 	httpAddr, wsAddr := FreePort(t), FreePort(t)
 	for i := range c.Ingest {
-		c.Ingest[i] = start("ingest", secrets, env)
+		c.Ingest[i] = c.Another("ingest")
 	}
-	c.Timeline = start("timeline", archiving)
+	c.Timeline = c.Another("timeline")
 	c.API = start("api", door, []string{"TIDELINE_HTTP_ADDR=" + httpAddr})
 	c.Pusher = start("pusher", door, []string{"TIDELINE_HTTP_ADDR=" + wsAddr})
 	c.HTTP, c.WS, c.Kafka = "http://"+httpAddr, "http://"+wsAddr, k.Addr

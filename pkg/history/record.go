@@ -7,8 +7,8 @@ import (
 	"tideline/pkg/chat"
 )
 
-// Version is the version of the format that this package writes. Fields are only added to it; a reader refuses versions
-// that it does not know.
+// Version is the version of the format that this package writes. A reader refuses versions, and fields,
+// that it does not know: what is skipped unseen could hide a fault.
 const Version = 1
 
 // Header is the first line.

@@ -1,0 +1,262 @@
+package check
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"tideline/pkg/chat"
+	"tideline/pkg/history"
+)
+
+func since(from, to int64) time.Duration { return time.Duration(to - from).Round(time.Microsecond) }
+
+// P5, and the contract of pulls: an answer accounts for every number of its range, in order; where it has no more, it
+// reaches the end that it names; and only what a reader may not see stands as void.
+var complete = rule{
+	"complete", "P5", "a pull accounts for every number of its range, and hides nothing that its reader may see",
+	func(l *ledger, f *findings) {
+		for _, c := range l.order {
+			for i := range c.pulls {
+				p := &c.pulls[i]
+				f.look(1)
+				if p.fault != "" {
+					f.add(c.id, p.lines(), []int64{p.faultFrom, p.until}, "a pull of user %d is not complete: %s", p.client, p.fault)
+					continue
+				}
+				for _, v := range p.voids {
+					for seq := max(v.from, p.minSeq); seq <= min(v.to, p.maxSeq); seq++ {
+						here := c.at(c.log, seq)
+						if len(here) == 0 || !here[0].addressed(p.client) {
+							continue
+						}
+						f.add(c.id, append(p.lines(), here[0].line), []int64{seq}, "a pull hid number %d from user %d, who may see it", seq, p.client)
+						break
+					}
+				}
+			}
+		}
+	},
+}
+
+// P7 (not what I may not see): a pull shows nothing that is addressed to others, and nothing from before the reader's first
+// join where the group never showed history.
+var visible = rule{
+	"visible", "P7", "a pull shows nothing that its reader may not see",
+	func(l *ledger, f *findings) {
+		if !l.has(history.SourceLog) {
+			return
+		}
+		for _, c := range l.order {
+			var few []*event
+			for i := range c.log {
+				if len(c.log[i].recipients) > 0 {
+					few = append(few, &c.log[i])
+				}
+			}
+			for i := range c.pulls {
+				p := &c.pulls[i]
+				f.look(1)
+				if s := c.stints[p.client]; !c.visibleAll && p.firstShown > 0 && (s == nil || p.firstShown < s.joins[0]) {
+					f.add(c.id, p.lines(), []int64{p.firstShown}, "a pull showed number %d to user %d, who had not joined by then", p.firstShown, p.client)
+				}
+				from, _ := slices.BinarySearchFunc(few, p.from, func(e *event, seq int64) int { return cmp.Compare(e.seq, seq) })
+				for _, e := range few[from:] {
+					if e.seq > p.to {
+						break
+					}
+					hidden := slices.ContainsFunc(p.voids, func(v run) bool { return v.from <= e.seq && e.seq <= v.to })
+					if !hidden && !e.addressed(p.client) {
+						f.add(c.id, append(p.lines(), e.line), []int64{e.seq}, "a pull showed number %d to user %d, to whom it is not addressed", e.seq, p.client)
+					}
+				}
+			}
+		}
+	},
+}
+
+// P5: a pull that passes the number that it was told, and is answered, reaches that number. Those who have left are not
+// looked at: their conversation ends where they did.
+var told = rule{
+	"told", "P5", "a pull with the number that was told reaches it",
+	func(l *ledger, f *findings) {
+		for _, c := range l.order {
+			for i := range c.pulls {
+				p := &c.pulls[i]
+				if p.told == 0 || c.left(p.client) {
+					continue
+				}
+				f.look(1)
+				if p.maxSeq < p.told {
+					f.add(c.id, p.lines(), []int64{p.told}, "user %d pulled with %d as the number told, and was given up to %d", p.client, p.told, p.maxSeq)
+				}
+			}
+		}
+	},
+}
+
+func (c *conversation) left(u chat.UserID) bool {
+	s := c.stints[u]
+	return s != nil && len(s.leaves) > 0
+}
+
+// P5 and P11: a socket that is open, of somebody who joined before and never left, hears of every number within what is
+// allowed: after the moment at which anybody first knew of it, and after the end of the faults that came between. Hints may
+// be coalesced: any at or above the number counts, and so does an answer on the same connection that showed as much. Only
+// connections that were open all that time are looked at, and of each conversation on each only the first miss is told.
+var informed = rule{
+	"informed", "P5", "an online member is told of every number within what is allowed",
+	func(l *ledger, f *findings) {
+		ears := map[chat.UserID][]*conn{}
+		for _, c := range l.connOrder {
+			if c.door == history.DoorSocket {
+				ears[c.client] = append(ears[c.client], c)
+			}
+		}
+		for _, c := range l.order {
+			if len(c.sightings) == 0 || len(c.log) == 0 {
+				continue
+			}
+			heard := c.heard(l)
+			due := make([]int64, len(c.sightings))
+			for i, s := range c.sightings {
+				due[i] = l.due(s.end, int64(l.o.Told))
+			}
+			for u, st := range c.stints {
+				if len(st.joins) != 1 || len(st.leaves) > 0 {
+					continue
+				}
+				for _, e := range ears[u] {
+					c.listened(l, e, st.joins[0], heard[e.id], due, f)
+				}
+			}
+		}
+	},
+}
+
+// heard gives what each connection saw of a conversation, in order of time, only what raised the number.
+func (c *conversation) heard(l *ledger) map[history.Conn][]sight {
+	all := map[history.Conn][]sight{}
+	for id, list := range c.hints {
+		all[id] = slices.Clone(list)
+	}
+	add := func(s *span, seq int64) {
+		if l.conns[s.conn] != nil && s.end != never {
+			all[s.conn] = append(all[s.conn], sight{s.end, s.end, seq, s.endLine})
+		}
+	}
+	for i := range c.pulls {
+		add(&c.pulls[i].span, c.pulls[i].maxSeq)
+	}
+	for i := range c.syncs {
+		add(&c.syncs[i].span, c.syncs[i].maxSeq)
+	}
+	for i := range c.acts {
+		if c.acts[i].outcome == history.OutcomeOK {
+			add(&c.acts[i].span, c.acts[i].seq)
+		}
+	}
+	for id, list := range all {
+		all[id] = higher(list)
+	}
+	return all
+}
+
+// listened judges one connection. What had to be heard are the numbers at which somebody first saw the conversation.
+func (c *conversation) listened(l *ledger, e *conn, join int64, heard []sight, due []int64, f *findings) {
+	next := 0
+	for i, s := range c.sightings {
+		if s.seq <= join || s.seq > c.n || s.end < e.opened || due[i] >= e.closed || due[i] > l.last {
+			continue
+		}
+		f.look(1)
+		for next < len(heard) && heard[next].seq < s.seq {
+			next++
+		}
+		if next < len(heard) && heard[next].end <= due[i] {
+			continue
+		}
+		lines, late := []int32{e.opLine, s.line}, "never"
+		if next < len(heard) {
+			lines, late = append(lines, heard[next].line), "only "+since(s.end, heard[next].end).String()+" later"
+		}
+		for _, x := range l.faults {
+			if x.from <= due[i] && x.to >= s.end {
+				lines = append(lines, x.line, x.endLine)
+			}
+		}
+		f.add(c.id, lines, []int64{s.seq}, "connection %d of user %d was open, and heard %s of number %d, which was known", e.id, e.client, late, s.seq)
+		return
+	}
+}
+
+// P5 and P6: on one connection nothing goes back. An answer is compared with those that had ended before it was begun:
+// read marks of reads and syncs; the end of the conversation between pulls, and between syncs, at one door (two doors are
+// two processes, and a client that goes from one to the other passes the number that it was told); hints with hints. The
+// end of a conversation is not looked at for those who have left.
+var monotonic = rule{
+	"monotonic", "P6", "max_seq, hints and read marks never go back on one connection",
+	func(l *ledger, f *findings) {
+		type lane struct {
+			conn history.Conn
+			what string
+			door history.Door
+		}
+		for _, c := range l.order {
+			lanes := map[lane][]sight{}
+			add := func(what string, door history.Door, s *span, seq int64) {
+				if s.conn != 0 {
+					k := lane{s.conn, what, door}
+					lanes[k] = append(lanes[k], sight{s.begin, s.end, seq, s.endLine})
+				}
+			}
+			for i := range c.pulls {
+				if p := &c.pulls[i]; !c.left(p.client) {
+					add("the max_seq of pulls", p.door, &p.span, p.maxSeq)
+				}
+			}
+			for i := range c.syncs {
+				s := &c.syncs[i]
+				if !c.left(s.client) {
+					add("the max_seq of syncs", s.door, &s.span, s.maxSeq)
+				}
+				add("the read mark", "", &s.span, s.read)
+			}
+			for i := range c.reads {
+				if r := &c.reads[i]; r.ok {
+					add("the read mark", "", &r.span, r.seq)
+				}
+			}
+			for id, list := range c.hints {
+				lanes[lane{id, "a hint", ""}] = list
+			}
+			for k, list := range lanes {
+				f.look(len(list))
+				if a, b, ok := goneBack(list); ok {
+					f.add(c.id, []int32{a.line, b.line}, []int64{b.seq, a.seq}, "%s of connection %d went back from %d to %d", k.what, k.conn, a.seq, b.seq)
+				}
+			}
+		}
+	},
+}
+
+// goneBack finds an observation that is lower than one that had ended before it began.
+func goneBack(list []sight) (a, b sight, found bool) {
+	ended := slices.Clone(list)
+	slices.SortStableFunc(ended, func(a, b sight) int { return cmp.Compare(a.end, b.end) })
+	begun := slices.Clone(list)
+	slices.SortStableFunc(begun, func(a, b sight) int { return cmp.Compare(a.begin, b.begin) })
+	i := 0
+	for _, b := range begun {
+		for i < len(ended) && ended[i].end < b.begin {
+			if ended[i].seq > a.seq {
+				a = ended[i]
+			}
+			i++
+		}
+		if b.seq < a.seq {
+			return a, b, true
+		}
+	}
+	return a, b, false
+}

@@ -121,7 +121,7 @@ func (c *conversation) firstAct(e *event) (first *act) {
 
 // P2 (visible before committed): nobody sees a number that the log does not have, nor a number before anybody asked for
 // it; and what the log has was asked for, in these words, where its sender is a client of this history. The last part is
-// left out where the history is torn, and for what has no client id of the sender's.
+// left out for what has no client id of the sender's.
 var invented = rule{
 	"invented", "P2", "nobody sees a number that the log does not have, nothing is seen before it was sent, and nothing is in the log that was not",
 	func(l *ledger, f *findings) {

@@ -180,7 +180,7 @@ var eventSources = []history.SourceName{history.SourceLog, history.SourceStore, 
 // P3: the same client id with another body is a conflict and is told so; with the same body it is the same message, and is
 // no conflict. What a retry must repeat besides content, recipients and target (mentions, reply_to, receipt) is not
 // recorded: whoever writes a history repeats it. A refusal that is given before anything is judged (a limit, a session that
-// ended) says nothing here.
+// ended) says nothing here. A conflict is with something that was sent before and is in the log.
 var conflict = rule{
 	"conflict", "P3", "the same client id with another body is answered client_msg_id_conflict, with the same body it is the first one",
 	func(l *ledger, f *findings) {
@@ -189,7 +189,7 @@ var conflict = rule{
 				if at := c.logByKey[k]; len(at) > 0 {
 					c.contested(&c.log[at[0]], list, f)
 				} else {
-					c.alone(list, f)
+					c.alone(list, l.has(history.SourceLog), f)
 				}
 			}
 			for i := range c.rejected {
@@ -231,6 +231,8 @@ func (c *conversation) contested(e *event, list []int32, f *findings) {
 		switch same := a.says(e); {
 		case !same && a.outcome == history.OutcomeOK:
 			f.add(c.id, lines, []int64{e.seq}, "user %d sent another body under the client id of number %d, and was answered with number %d", a.client, e.seq, a.seq)
+		case !same && a.outcome == history.OutcomeRefused && a.code == chat.CodeConflict && c.whole && a.end < c.sent[e.seq-1]:
+			f.add(c.id, append(lines, c.firstAct(e).beginLine), []int64{e.seq}, "user %d was told of a conflict before number %d was sent", a.client, e.seq)
 		case same && a.outcome == history.OutcomeRefused && a.code == chat.CodeConflict:
 			f.add(c.id, lines, []int64{e.seq}, "user %d repeated number %d as it was, and was told of a conflict", a.client, e.seq)
 		case first != nil && first.end < a.begin && a.outcome == history.OutcomeRefused && isLate(a.code):
@@ -243,15 +245,18 @@ func (c *conversation) contested(e *event, list []int32, f *findings) {
 	}
 }
 
-// alone judges commands whose client id the log does not have: a conflict needs another body.
-func (c *conversation) alone(list []int32, f *findings) {
+// alone judges commands whose client id the log does not have: there is nothing that a conflict could be with. Where the log
+// was not read, something else must at least have been sent. A group may be reserved without an event.
+func (c *conversation) alone(list []int32, read bool, f *findings) {
 	for _, i := range list {
 		a := &c.acts[i]
-		if a.outcome != history.OutcomeRefused || a.code != chat.CodeConflict {
+		if a.outcome != history.OutcomeRefused || a.code != chat.CodeConflict || a.call == history.CallCreate || a.call == history.CallJoin {
 			continue
 		}
 		f.look(1)
-		if !slices.ContainsFunc(list, func(j int32) bool { return c.acts[j].call.IsCommand() && !c.acts[j].alike(a) }) {
+		if read {
+			f.add(c.id, a.lines(), nil, "user %d was told of a conflict, and the log has nothing under that client id", a.client)
+		} else if !slices.ContainsFunc(list, func(j int32) bool { return c.acts[j].call.IsCommand() && !c.acts[j].alike(a) }) {
 			f.add(c.id, a.lines(), nil, "user %d was told of a conflict, and nothing else was ever sent under that client id", a.client)
 		}
 	}

@@ -37,9 +37,19 @@ func commands() []command {
 		{"archive fill", "make the archive's messages anew from the store, while no archiver runs", fillArchive},
 		{"parked list", "list the records that the store could never take", listParked},
 		{"parked replay", "try each of them again: what can be stored now is put where it belongs", replayParked},
+		{"fsck", "go through the stores and the log and report every promise that is broken (see docs/fsck.md); changes nothing", checkAll},
 		{"health", "ask the process behind ops.addr whether it is ready", health},
 	}
 }
+
+// codedError is an error of a command whose exit codes say more than that it failed.
+type codedError struct {
+	code int
+	err  error
+}
+
+func (e *codedError) Error() string { return e.err.Error() }
+func (e *codedError) Unwrap() error { return e.err }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -59,6 +69,9 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 			return 0
 		case err != nil:
 			_, _ = fmt.Fprintf(errOut, "tideline %s: %v\n", c.words, err)
+			if coded := (*codedError)(nil); errors.As(err, &coded) {
+				return coded.code
+			}
 			return 1
 		}
 		return 0
@@ -91,6 +104,9 @@ func ours(environ []string, sections []config.Section) []string {
 			out = append(out, kv)
 		}
 		for _, s := range sections {
+			if s.Name == "" {
+				continue // given by hand, with each call
+			}
 			if strings.HasPrefix(name, "TIDELINE_"+strings.ToUpper(s.Name)+"_") {
 				out = append(out, kv)
 			}

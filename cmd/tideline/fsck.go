@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -31,6 +32,7 @@ type fsckConfig struct {
 	Conversation string   `conf:"conversation" help:"look at this conversation only"`
 	JSON         bool     `conf:"json" help:"print the report as JSON"`
 	AtRest       bool     `conf:"at-rest" help:"nobody writes any more: wait until everything has come to rest, then it has to be equal everywhere"`
+	Patience time.Duration `conf:"patience" help:"how long -at-rest waits for the writers; a partition is taken over within the session time-out"`
 	Skip         []string `conf:"skip" help:"parts that are left out: log, archive, redis"`
 }
 
@@ -42,6 +44,9 @@ func (c *fsckConfig) Validate() error {
 			faults = append(faults, err)
 		}
 	}
+	if c.Patience <= 0 {
+		faults = append(faults, fmt.Errorf("patience is %s, and has to be more than nothing", c.Patience))
+	}
 	for _, part := range c.Skip {
 		if part == fsck.PartStore || !slices.Contains(fsck.Parts(), part) {
 			faults = append(faults, fmt.Errorf("skip names %q: log, archive and redis can be left out", part))
@@ -52,7 +57,7 @@ func (c *fsckConfig) Validate() error {
 
 // checkAll goes through everything and reports what is broken.
 func checkAll(ctx context.Context, args []string, out io.Writer) error {
-	s, cfg := wiring.Defaults(), &fsckConfig{}
+	s, cfg := wiring.Defaults(), &fsckConfig{Patience: time.Minute}
 	printed, err := load("fsck", args, out, config.Section{Into: cfg},
 		config.Section{Name: "store", Into: &s.Store}, config.Section{Name: "kafka", Into: &s.Kafka}, config.Section{Name: "redis", Into: &s.Redis}, config.Section{Name: "archive", Into: &s.Archive})
 	if err != nil {
@@ -85,7 +90,7 @@ func checkAll(ctx context.Context, args []string, out io.Writer) error {
 func checked(ctx context.Context, s *wiring.Settings, cfg *fsckConfig) (*fsck.Report, error) {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	options := fsck.Options{
-		Partitions: s.Kafka.Partitions, AtRest: cfg.AtRest, Skip: map[string]string{}, Broken: map[string]error{},
+		Partitions: s.Kafka.Partitions, AtRest: cfg.AtRest, Patience: cfg.Patience, Skip: map[string]string{}, Broken: map[string]error{},
 		Progress: func(line string) { _, _ = fmt.Fprintln(os.Stderr, line) },
 	}
 	if cfg.Conversation != "" {

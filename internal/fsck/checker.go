@@ -78,6 +78,8 @@ type Options struct {
 	Skip map[string]string
 	// Broken names parts that could not even be opened, with the reason.
 	Broken map[string]error
+	// Patience bounds how long a run at rest waits for it; 0 for a minute, which outlasts a partition being taken over.
+	Patience time.Duration
 	// Progress is told how far the run is, at most once in two seconds; may be nil.
 	Progress func(line string)
 }
@@ -96,13 +98,15 @@ type Checker struct {
 	told       time.Time
 	parked     map[sqlstore.Place]bool // whose events are parked
 	parkedAt   map[chat.Position]bool
-	patience   time.Duration
 	read       map[int32]*readPartition // what was found in each partition of im.messages
 }
 
 // New makes a checker. A part whose contract is nil is not there, which is said in the report.
 func New(store Store, logs Logs, archive Archive, fast Fast, options Options) *Checker {
-	c := &Checker{store: store, logs: logs, archive: archive, fast: fast, options: options, patience: writersPatience}
+	c := &Checker{store: store, logs: logs, archive: archive, fast: fast, options: options}
+	if c.options.Patience <= 0 {
+		c.options.Patience = restPatience
+	}
 	for p := range int32(options.Partitions) {
 		c.partitions = append(c.partitions, p)
 	}
@@ -118,8 +122,8 @@ const (
 	looks = 3
 	// writersPatience is how long the writers are waited for. Who is behind for longer is behind for a reason.
 	writersPatience = 10 * time.Second
-	// restPatience is how long a run at rest waits for it.
-	restPatience = 60 * time.Second
+	// restPatience is how long a run at rest waits for it, by default.
+	restPatience = time.Minute
 	// standstill is how long nothing has to move for the writers to be taken for stopped.
 	standstill = time.Second
 	progress   = 2 * time.Second
@@ -149,7 +153,7 @@ func (c *Checker) Run(ctx context.Context) (*Report, error) {
 	// What is parked is needed to tell a hole that is known from one that is not.
 	parked := c.loadParked(ctx)
 	if c.options.AtRest && parked == nil && c.logs != nil {
-		if err := c.writersPass(ctx, restPatience); err != nil && ctx.Err() == nil {
+		if err := c.writersPass(ctx, c.options.Patience); err != nil && ctx.Err() == nil {
 			c.say("the writers could not be waited for: %v", err)
 		}
 	}
@@ -197,7 +201,7 @@ func (c *Checker) settle(ctx context.Context, look func(ctx context.Context, f *
 	}
 	first := f
 	for n := 1; n < looks && len(f.list) > 0 && !c.options.AtRest; n++ {
-		if err := c.writersPass(ctx, c.patience); err != nil {
+		if err := c.writersPass(ctx, writersPatience); err != nil {
 			return err
 		}
 		again := newFound()

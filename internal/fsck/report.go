@@ -141,8 +141,15 @@ func (r *Report) JSON(w io.Writer) error {
 // Text writes the report for people: a line for each check, the breaches under it.
 func (r *Report) Text(w io.Writer) error {
 	var b strings.Builder
+	blank := map[string]bool{}
+	for _, u := range r.Unlooked {
+		blank[u.Part] = true
+	}
 	for i := range r.Checks {
 		c := &r.Checks[i]
+		if blank[c.Part] && c.Looked+c.Found == 0 {
+			continue // said below
+		}
 		fmt.Fprintf(&b, "%-16s %-3s %12d looked at", c.Name, c.Promise, c.Looked)
 		if c.Undecided > 0 {
 			fmt.Fprintf(&b, ", %d of them moved and were not judged", c.Undecided)

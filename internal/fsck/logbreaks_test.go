@@ -61,7 +61,7 @@ func TestRun_FindsEachBreachOfTheLogsInItsPlace(t *testing.T) {
 }
 
 func (w *world) breakLogs(t *testing.T) {
-	var before []string
+	before := foundIn(w.run(nil))
 	reject := func(r *chat.Rejection, key string) int64 {
 		return w.produce(kafka.TopicRejected, home, key, wire.EncodeRejection(r))
 	}

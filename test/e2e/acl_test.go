@@ -143,6 +143,8 @@ func TestCluster_RunsWithTheLeastRights(t *testing.T) {
 		t.Errorf("the import says\n%s", out)
 	}
 
+	c.Tideline("fsck", "-at-rest")
+
 	t.Run("AndNobodyMayDoMore", func(t *testing.T) { s.denies(t) })
 }
 
@@ -169,6 +171,8 @@ func (s *secured) denies(t *testing.T) {
 		{user: "tideline-timeline", topic: "im.inbound"},
 		{user: "tideline-operator", topic: "im.messages"},
 		{user: "tideline-import", topic: "im.messages"},
+		{user: "tideline-fsck", topic: "im.messages"},
+		{user: "tideline-fsck", topic: "im.inbound"},
 	} {
 		var more []kgo.Opt
 		if c.transactionalID != "" {

@@ -29,11 +29,11 @@ const (
 
 // fsckConfig is what a run of fsck is asked for.
 type fsckConfig struct {
-	Conversation string   `conf:"conversation" help:"look at this conversation only"`
-	JSON         bool     `conf:"json" help:"print the report as JSON"`
-	AtRest       bool     `conf:"at-rest" help:"nobody writes any more: wait until everything has come to rest, then it has to be equal everywhere"`
-	Patience time.Duration `conf:"patience" help:"how long -at-rest waits for the writers; a partition is taken over within the session time-out"`
-	Skip         []string `conf:"skip" help:"parts that are left out: log, archive, redis"`
+	Conversation string        `conf:"conversation" help:"look at this conversation only"`
+	JSON         bool          `conf:"json" help:"print the report as JSON"`
+	AtRest       bool          `conf:"at-rest" help:"nobody writes any more: wait until everything has come to rest, then it has to be equal everywhere"`
+	Patience     time.Duration `conf:"patience" help:"how long -at-rest waits for the writers; a partition is taken over within the session time-out"`
+	Skip         []string      `conf:"skip" help:"parts that are left out: log, archive, redis"`
 }
 
 // Validate lists every fault.

@@ -1,7 +1,11 @@
 package fault
 
 import (
+	"fmt"
 	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -47,6 +51,9 @@ func (c *cluster) end() {
 	c.Stop()
 	c.Rest()
 	judge(c.t, c.Path)
+	if out := c.Tideline("fsck", "-at-rest"); testing.Verbose() {
+		c.t.Logf("%s", out)
+	}
 }
 
 // moment gives a random time, so that faults meet the platform at any place.
@@ -54,6 +61,19 @@ func (c *cluster) moment(least, most time.Duration) time.Duration {
 	return least + time.Duration(c.rng.Int64N(int64(most-least)))
 }
 
+// judge checks the history of an evening with the program that anybody can run on it. A history that shows a fault is kept.
 func judge(t *testing.T, path string) {
-	t.Log("not judged", path)
+	t.Helper()
+	out, err := exec.Command(platform.Built(t, "check"), path).CombinedOutput()
+	if err == nil {
+		if testing.Verbose() {
+			t.Logf("%s", out)
+		}
+		return
+	}
+	kept := filepath.Join(os.TempDir(), fmt.Sprintf("history-%s-%d.jsonl", t.Name(), os.Getpid()))
+	if history, readErr := os.ReadFile(path); readErr == nil {
+		_ = os.WriteFile(kept, history, 0o600)
+	}
+	t.Errorf("the history shows a fault (%v); it is kept at %s\n%s", err, kept, out)
 }

@@ -49,6 +49,7 @@ type Evening struct {
 	ears    sync.WaitGroup
 	ids     atomic.Uint64
 	counted counts
+	until   time.Time // when everybody must have been told of everything
 }
 
 // counts are for the log of a test.
@@ -206,7 +207,20 @@ func (e *Evening) Break(name string) history.FaultID {
 }
 
 // Mended says that it is whole again, and within what time everybody must have been told of everything.
-func (e *Evening) Mended(id history.FaultID, allowed time.Duration) { e.w.Mended(id, allowed) }
+func (e *Evening) Mended(id history.FaultID, allowed time.Duration) {
+	e.w.Mended(id, allowed)
+	e.mustBeTold(allowed)
+}
+
+// Told is how long after a number is known those who listen may be without a hint of it while nothing is broken: the window
+// of hints many times over, as everything shares a small machine.
+const Told = 5 * time.Second
+
+func (e *Evening) mustBeTold(within time.Duration) {
+	if until := time.Now().Add(within); until.After(e.until) {
+		e.until = until
+	}
+}
 
 // For lets the evening go on for a while.
 func (e *Evening) For(d time.Duration) {
@@ -221,6 +235,7 @@ func (e *Evening) Stop() {
 	e.t.Helper()
 	e.stop()
 	e.acts.Wait()
+	e.mustBeTold(Told)
 	e.t.Logf("%d messages were numbered, %d commands refused, %d given up; %d acts were skipped as everybody was busy",
 		e.counted.numbered.Load(), e.counted.refused.Load(), e.counted.given.Load(), e.counted.skipped.Load())
 	if e.counted.numbered.Load() == 0 {

@@ -27,6 +27,7 @@ func (e *Evening) Rest() {
 	store := e.openStore()
 	defer func() { _ = store.Close() }()
 	e.awaitRest(store)
+	e.For(time.Until(e.until) + time.Second) // those who listen listen until then
 	e.w.Rest()
 	e.lastQuestions()
 	e.deafen()

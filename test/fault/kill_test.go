@@ -4,12 +4,13 @@ import (
 	"testing"
 	"time"
 
+	"tideline/test/evening"
 	"tideline/test/platform"
 )
 
 // allowed is how long after a process is back everybody must have been told: its partitions are taken over within the
 // session time-out of 3 s, connections come back within a few seconds, and the machine is busy.
-const allowed = 20 * time.Second
+const allowed = 10 * time.Second
 
 // kill ends a process at a random moment, starts it again, and now and then ends it again as it recovers.
 func (c *cluster) kill(p *platform.Process) {
@@ -33,4 +34,36 @@ func TestFault_EachProcessIsKilledAtRandomMomentsAndAgainAsItRecovers(t *testing
 	}
 	c.For(2 * time.Second)
 	c.end()
+}
+
+func TestFault_AllProcessesAreKilledAtOnce(t *testing.T) {
+	c := begin(t, platform.Setup{})
+	for range 2 {
+		c.For(c.moment(time.Second, 3*time.Second))
+		f := c.Break("kill -9 of all")
+		c.Restart()
+		c.Mended(f, allowed)
+	}
+	c.For(2 * time.Second)
+	c.end()
+}
+
+func TestFault_StandaloneIsKilled(t *testing.T) {
+	n, rng := seed(t)
+	pf := platform.Standalone(t, crowd("pusher")...)
+	e := evening.Prepare(t, pf, plan(n))
+	e.Start()
+	for range 4 {
+		e.For(time.Second + time.Duration(rng.Int64N(int64(2*time.Second))))
+		f := e.Break("kill -9 of standalone")
+		pf.Restart()
+		e.Mended(f, allowed)
+	}
+	e.For(2 * time.Second)
+	e.Stop()
+	e.Rest()
+	judge(t, e.Path)
+	if out := pf.Fsck(); testing.Verbose() {
+		t.Logf("%s", out)
+	}
 }

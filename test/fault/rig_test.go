@@ -51,7 +51,7 @@ func (c *cluster) end() {
 	c.Stop()
 	c.Rest()
 	judge(c.t, c.Path)
-	if out := c.Tideline("fsck", "-at-rest"); testing.Verbose() {
+	if out := c.Fsck(); testing.Verbose() {
 		c.t.Logf("%s", out)
 	}
 }
@@ -64,7 +64,7 @@ func (c *cluster) moment(least, most time.Duration) time.Duration {
 // judge checks the history of an evening with the program that anybody can run on it. A history that shows a fault is kept.
 func judge(t *testing.T, path string) {
 	t.Helper()
-	out, err := exec.Command(platform.Built(t, "check"), path).CombinedOutput()
+	out, err := exec.Command(platform.Built(t, "check"), "-told", evening.Told.String(), path).CombinedOutput()
 	if err == nil {
 		if testing.Verbose() {
 			t.Logf("%s", out)

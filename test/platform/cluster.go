@@ -99,6 +99,7 @@ func (s Setup) Start(t testing.TB) *Cluster {
 		}
 		return string(out)
 	}
+	c.Fsck = func() string { t.Helper(); return c.Tideline("fsck", "-at-rest") }
 	c.Tideline("migrate")
 	c.Tideline("topics", "create")
 	tags := ""

@@ -5,6 +5,7 @@ package platform
 import (
 	"context"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -29,25 +30,31 @@ type Platform struct {
 	ClickHouse func() string
 	// Restart ends everything as a power cut does, and starts it again.
 	Restart func()
+	// Fsck looks at what everything has once it has come to rest, and fails where it is not sound; it gives what is printed.
+	Fsck func() string
 	// Parts are its processes, in the order of the data.
 	Parts []*Process
 }
 
-// Standalone starts the one process that is all of them.
-func Standalone(t testing.TB) *Platform {
+// Standalone starts the one process that is all of them; env are more of its variables.
+func Standalone(t testing.TB, env ...string) *Platform {
 	t.Helper()
 	addr, kafkaAddr, clickhouseAddr, dir := FreePort(t), FreePort(t), FreePort(t), t.TempDir()
 	Built(t, "chdb") // standalone looks for it beside itself
-	p := StartProcess(t, "standalone", "TIDELINE_HTTP_ADDR="+addr, "TIDELINE_KAFKA_ADDR="+kafkaAddr, "TIDELINE_OPS_ADDR=127.0.0.1:0", "TIDELINE_DATA_DIR="+dir,
-		"TIDELINE_CLICKHOUSE_ADDR="+clickhouseAddr, "TIDELINE_CLICKHOUSE_LIBRARY="+servers.ClickHouseLibrary(t))
+	p := StartProcess(t, "standalone", append(env, "TIDELINE_HTTP_ADDR="+addr, "TIDELINE_KAFKA_ADDR="+kafkaAddr, "TIDELINE_OPS_ADDR=127.0.0.1:0", "TIDELINE_DATA_DIR="+dir,
+		"TIDELINE_CLICKHOUSE_ADDR="+clickhouseAddr, "TIDELINE_CLICKHOUSE_LIBRARY="+servers.ClickHouseLibrary(t))...)
 	secret := func(name string) string {
-		text, err := os.ReadFile(filepath.Join(dir, name))
-		if err != nil {
-			t.Fatal(err)
+		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			text, err := os.ReadFile(filepath.Join(dir, name))
+			if err == nil {
+				return strings.TrimSpace(string(text))
+			}
+			if time.Now().After(deadline) { // it makes them when it starts for the first time
+				t.Fatal(err)
+			}
 		}
-		return strings.TrimSpace(string(text))
 	}
-	return &Platform{
+	pf := &Platform{
 		Admin: func() string { return secret("admin-token") },
 		SQL:   func() (string, string) { return "sqlite", filepath.Join(dir, "tideline.db") },
 		ClickHouse: func() string {
@@ -56,6 +63,20 @@ func Standalone(t testing.TB) *Platform {
 		HTTP: "http://" + addr, WS: "http://" + addr, Kafka: kafkaAddr, Parts: []*Process{p},
 		Restart: func() { p.Kill(); p.Start() },
 	}
+	pf.Fsck = func() string {
+		t.Helper()
+		_, file := pf.SQL()
+		// The Redis is inside the process: nobody else can ask it.
+		cmd := exec.Command(Built(t, "tideline"), "fsck", "-at-rest", "-store.driver", "sqlite", "-store.path", file, "-kafka.brokers", pf.Kafka, "-kafka.partitions", "8",
+			"-archive.addr", pf.ClickHouse(), "-skip", "redis")
+		cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Errorf("fsck: %v\n%s", err, out)
+		}
+		return string(out)
+	}
+	return pf
 }
 
 // Produce writes a backend's JSON command to a partition that is not its own, as a producer with another hash does.

@@ -5,6 +5,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"time"
 )
 
 // Proxy stands before a server and can be told to hang: it then takes connections and passes nothing on, as a machine
@@ -16,10 +17,37 @@ type Proxy struct {
 	server string
 	listen net.Listener
 
-	mu    sync.Mutex // guards what follows
-	gate  chan struct{}
-	away  bool
-	conns map[net.Conn]bool
+	mu     sync.Mutex // guards what follows
+	gate   chan struct{}
+	away   bool
+	conns  map[net.Conn]bool
+	meddle func(said []byte) Answer
+}
+
+// Answer is what becomes of the answer to something that a client has said. The zero value lets it through.
+type Answer struct {
+	// Lost ends the connection when the answer comes: it was done, and the client does not know.
+	Lost bool
+	// Late holds the answer back for a while.
+	Late time.Duration
+}
+
+// Meddle lets a function look at what clients say, as it comes from their connections, and decide about the answer. It is
+// called from many goroutines; nil ends it.
+func (p *Proxy) Meddle(look func(said []byte) Answer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.meddle = look
+}
+
+func (p *Proxy) look(said []byte) Answer {
+	p.mu.Lock()
+	look := p.meddle
+	p.mu.Unlock()
+	if look == nil {
+		return Answer{}
+	}
+	return look(said)
 }
 
 // NewProxy starts a proxy that ends with the test.
@@ -114,17 +142,44 @@ func (p *Proxy) serve(client net.Conn) {
 	}
 	defer func() { _ = server.Close() }()
 	var wg sync.WaitGroup
-	wg.Go(func() { p.pass(server, client); _ = server.Close() })
-	wg.Go(func() { p.pass(client, server); _ = client.Close() })
+	answers := make(chan Answer, 1) // what becomes of the next one
+	wg.Go(func() {
+		p.pass(server, client, func(said []byte) bool {
+			if a := p.look(said); a != (Answer{}) {
+				select {
+				case answers <- a:
+				default: // one at a time
+				}
+			}
+			return true
+		})
+		_ = server.Close()
+	})
+	wg.Go(func() {
+		p.pass(client, server, func([]byte) bool {
+			select {
+			case a := <-answers:
+				time.Sleep(a.Late)
+				return !a.Lost
+			default:
+				return true
+			}
+		})
+		_ = client.Close()
+	})
 	wg.Wait()
 }
 
-func (p *Proxy) pass(to io.Writer, from io.Reader) {
+// pass passes on what comes, for as long as before lets it.
+func (p *Proxy) pass(to io.Writer, from io.Reader, before func([]byte) bool) {
 	b := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(b)
 		p.wait()
 		if n > 0 {
+			if !before(b[:n]) {
+				return
+			}
 			if _, err := to.Write(b[:n]); err != nil {
 				return
 			}

@@ -198,10 +198,29 @@ func StartKafka(t testing.TB) *Process {
 	return p
 }
 
-// listener is one more that a broker has, with its settings; without a name there is none.
+// StartKafkaBehind starts a broker of the test's own that can be reached in two ways: at its own address, and at the one
+// that front gives for a listener of its own, such as that of a proxy before it. The broker tells its clients the address by
+// which they came.
+func StartKafkaBehind(t testing.TB, front func(server string) (addr string)) *Process {
+	t.Helper()
+	port, err := freePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := front(fmt.Sprintf("127.0.0.1:%d", port))
+	p, err := newKafka(t, t.TempDir(), listener{name: "FRONT", protocol: "PLAINTEXT", port: port, advertised: addr})
+	if err != nil {
+		missing(t, "Kafka", err)
+	}
+	t.Cleanup(p.Kill)
+	return p
+}
+
+// listener is one more that a broker has, with its settings; without a name there is none. Where advertised is empty,
+// clients are told where it listens.
 type listener struct {
-	name, protocol, settings string
-	port                     int
+	name, protocol, settings, advertised string
+	port                                 int
 }
 
 func newKafka(t testing.TB, data string, more listener) (*Process, error) {
@@ -222,7 +241,12 @@ func newKafka(t testing.TB, data string, more listener) (*Process, error) {
 		return nil, err
 	}
 	listeners, protocols := fmt.Sprintf("PLAINTEXT://127.0.0.1:%d", port), "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"
+	advertised := listeners
 	if more.name != "" {
+		if more.advertised == "" {
+			more.advertised = fmt.Sprintf("127.0.0.1:%d", more.port)
+		}
+		advertised += "," + more.name + "://" + more.advertised
 		listeners += fmt.Sprintf(",%s://127.0.0.1:%d", more.name, more.port)
 		protocols += "," + more.name + ":" + more.protocol
 	}
@@ -231,7 +255,7 @@ advertised.listeners=%s
 listener.security.protocol.map=%s
 controller.quorum.voters=1@127.0.0.1:%d
 log.dirs=%s
-`, listeners, controller, listeners, protocols, controller, filepath.Join(data, "log")) + more.settings
+`, listeners, controller, advertised, protocols, controller, filepath.Join(data, "log")) + more.settings
 	file := filepath.Join(data, "server.properties")
 	if err := os.WriteFile(file, []byte(settings), 0o600); err != nil {
 		return nil, err

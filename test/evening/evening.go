@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tideline/internal/client"
+	"tideline/internal/kafka"
 	"tideline/pkg/chat"
 	"tideline/pkg/history"
 	"tideline/test/platform"
@@ -49,6 +50,7 @@ type Evening struct {
 	ears    sync.WaitGroup
 	ids     atomic.Uint64
 	counted counts
+	poison  map[place]int64
 	until   time.Time // when everybody must have been told of everything
 }
 
@@ -62,7 +64,7 @@ func Prepare(t testing.TB, pf *platform.Platform, plan Plan) *Evening {
 	http.DefaultTransport.(*http.Transport).MaxIdleConnsPerHost = plan.Busy
 	e := &Evening{
 		Path: filepath.Join(t.TempDir(), "history.jsonl"), t: t, pf: pf, plan: plan, rng: rand.New(rand.NewPCG(plan.Seed, 1)),
-		mine: map[*person][]*room{}, seats: make(chan struct{}, plan.Busy),
+		mine: map[*person][]*room{}, poison: map[place]int64{}, seats: make(chan struct{}, plan.Busy),
 	}
 	var err error
 	e.w, err = history.Create(e.Path, history.Header{Driver: "evening", Settings: map[string]string{"seed": fmt.Sprint(plan.Seed), "test": t.Name()}})
@@ -131,8 +133,10 @@ func (e *Evening) found(name string, owner *person, members []chat.UserID, talke
 	e.t.Helper()
 	ctx, cancel := context.WithTimeout(e.run, time.Minute)
 	defer cancel()
+	in := map[string]any{"name": name, "member_ids": texts(members), "client_msg_id": client.NewClientMsgID()}
 	for {
-		g, err := owner.c.CreateGroup(ctx, name, texts(members)...)
+		var g client.Group
+		err := owner.c.Call(ctx, http.MethodPost, "/groups", in, &g)
 		if err == nil {
 			id, err := chat.ParseConversationID(g.Conversation)
 			if err != nil {
@@ -210,6 +214,11 @@ func (e *Evening) Break(name string) history.FaultID {
 func (e *Evening) Mended(id history.FaultID, allowed time.Duration) {
 	e.w.Mended(id, allowed)
 	e.mustBeTold(allowed)
+}
+
+// Poisoned says that a record of im.messages is none, and that it is meant to be so.
+func (e *Evening) Poisoned(partition int32, offset int64) {
+	e.poison[place{kafka.TopicMessages, partition}] = offset
 }
 
 // Told is how long after a number is known those who listen may be without a hint of it while nothing is broken: the window

@@ -24,8 +24,8 @@ func sample() []Record {
 	in := group
 	return []Record{
 		at(1, Record{Client: 11, Conn: 1, Open: &Open{DoorSocket}}),
-		at(2, Record{Op: 1, Client: 11, Conn: 1, Conversation: in, Begin: &Begin{Call: CallCreate, Door: DoorHTTP, ClientMsgID: "k1", Users: []chat.UserID{12}}}),
-		at(3, Record{Op: 1, End: &End{Outcome: OutcomeOK, Seq: 1}}),
+		at(2, Record{Op: 1, Client: 11, Conn: 1, Begin: &Begin{Call: CallCreate, Door: DoorHTTP, ClientMsgID: "k1", Users: []chat.UserID{12}}}),
+		at(3, Record{Op: 1, Conversation: in, End: &End{Outcome: OutcomeOK, Seq: 1}}),
 		at(4, Record{Op: 2, Client: 11, Conn: 1, Conversation: in, Begin: &Begin{Call: CallSend, Door: DoorSocket, ClientMsgID: "k2", Body: "00112233445566aa", Recipients: []chat.UserID{12}}}),
 		at(5, Record{Fault: &Fault{1, "kill ingest"}}),
 		at(6, Record{Op: 2, End: &End{Outcome: OutcomeAccepted}}),

@@ -39,7 +39,7 @@ type Record struct {
 	// Client and Conn are set with Begin, Hint, Open and Close.
 	Client chat.UserID `json:"client,omitempty"`
 	Conn   Conn        `json:"conn,omitempty"`
-	// Conversation is set with Begin (but for a sync), Hint, Event, Rejected and Member.
+	// Conversation is set with Begin, Hint, Event, Rejected and Member. A sync has none; a create learns its own with its End.
 	Conversation chat.ConversationID `json:"c,omitzero"`
 
 	Begin *Begin `json:"begin,omitempty"`
@@ -327,7 +327,7 @@ func (r *Record) Validate() error {
 	if (r.Hint != nil || r.Open != nil || r.Close != nil) && (r.Conn == 0 || r.Client <= 0) {
 		return errors.New("has no conn or no client")
 	}
-	inConversation := r.Hint != nil || r.Event != nil || r.Rejected != nil || r.Member != nil || r.Begin != nil && r.Begin.Call != CallSync
+	inConversation := r.Hint != nil || r.Event != nil || r.Rejected != nil || r.Member != nil || r.Begin != nil && r.Begin.Call != CallSync && r.Begin.Call != CallCreate
 	if inConversation && r.Conversation.IsZero() {
 		return errors.New("c is missing")
 	}

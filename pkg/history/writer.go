@@ -112,6 +112,12 @@ func (w *Writer) Begin(who Who, c chat.ConversationID, b Begin) Op {
 // End records how an operation ended. Call it after the whole answer was read; at most once for each operation.
 func (w *Writer) End(op Op, e End) { w.Write(Record{Op: op, End: &e}) }
 
+// Created records how the making of a group ended, which learns only then how it is called. Where that is not known, End
+// is enough.
+func (w *Writer) Created(op Op, c chat.ConversationID, e End) {
+	w.Write(Record{Op: op, Conversation: c, End: &e})
+}
+
 // Opened records that a client's run begins, and names it. Call it after the socket's auth was answered.
 func (w *Writer) Opened(client chat.UserID, door Door) Who {
 	who := Who{client, Conn(w.conns.Add(1))}

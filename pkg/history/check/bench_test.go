@@ -56,7 +56,7 @@ func large(out io.Writer, messages int) (records int64, err error) {
 		p := &history.Pull{MinSeq: 1, MaxSeq: seq}
 		for x := after + 1; x <= seq; x++ {
 			e := logs[i][x-2]
-			p.Entries = append(p.Entries, history.Entry{Seq: x, Type: "text", MessageID: int64((x-2))*rooms + int64(i) + 1, Sender: e.sender, ClientMsgID: e.id, Body: e.body})
+			p.Entries = append(p.Entries, history.Entry{Seq: x, Type: "text", MessageID: (x-2)*rooms + int64(i) + 1, Sender: e.sender, ClientMsgID: e.id, Body: e.body})
 		}
 		ask(member(i, n/rooms+1), c, history.Begin{Call: history.CallPull, Door: history.DoorSocket, After: &after, Told: seq}, history.End{Outcome: history.OutcomeOK, Pull: p})
 		if n%10 == 0 {

@@ -1,7 +1,6 @@
 package check
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"iter"
@@ -147,7 +146,7 @@ func Run(records iter.Seq2[*history.Record, error], o Options) (*Report, error) 
 	for _, r := range rules() {
 		result := Result{Check: r.name, Promise: r.promise, Rule: r.text}
 		r.run(l, &findings{result: &result, keep: o.Keep})
-		slices.SortStableFunc(result.Violations, func(a, b Violation) int { return cmp.Compare(a.Lines[0], b.Lines[0]) })
+		slices.SortStableFunc(result.Violations, func(a, b Violation) int { return slices.Compare(a.Lines, b.Lines) })
 		report.Results = append(report.Results, result)
 	}
 	return report, nil

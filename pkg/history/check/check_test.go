@@ -28,7 +28,7 @@ func judge(t *testing.T, records []history.Record) *Report {
 }
 
 func TestCheck_FindsNothingWhereNothingIsWrong(t *testing.T) {
-	seeds := 150
+	seeds := 80
 	if testing.Short() {
 		seeds = 10
 	}

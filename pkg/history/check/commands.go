@@ -1,6 +1,7 @@
 package check
 
 import (
+	"maps"
 	"slices"
 
 	"tideline/pkg/chat"
@@ -39,7 +40,7 @@ func (c *conversation) standsAt(a *act, f *findings) {
 	here := c.at(c.log, a.seq)
 	for i := range here {
 		e := &here[i]
-		if e.key.sender == a.client && (a.key.id == 0 || e.key.id == a.key.id || a.call == history.CallCreate || a.call == history.CallJoin) && a.says(e) &&
+		if e.key.sender == a.client && (a.key.id == 0 || e.key.id == a.key.id || isMany(a.call)) && a.says(e) &&
 			(a.messageID == 0 || e.messageID == 0 || a.messageID == e.messageID) {
 			return
 		}
@@ -61,7 +62,8 @@ func (c *conversation) standsAt(a *act, f *findings) {
 	f.add(c.id, lines, []int64{a.seq}, "a %s of user %d was answered with number %d, and %s", a.call, a.client, a.seq, what)
 }
 
-// P1: what was refused for good, each time that it was asked for, is not in the log.
+// P1: what was refused for good, each time that it was asked for, is not in the log. Requests that become several commands
+// (large groups) are left out: some of them may stand.
 var refused = rule{
 	"refused", "P1", "what was refused for good never becomes an event",
 	func(l *ledger, f *findings) {
@@ -75,7 +77,7 @@ var refused = rule{
 					if !a.call.IsCommand() || !a.says(e) {
 						continue
 					}
-					hope = hope || a.outcome != history.OutcomeRefused || a.retryable
+					hope = hope || a.outcome != history.OutcomeRefused || a.retryable || chat.ReasonFor(a.code).Retryable || isMany(a.call)
 					lines = append(lines, a.lines()...)
 				}
 				if len(lines) == 0 {
@@ -117,7 +119,8 @@ var once = rule{
 				aside[place{r.partition, r.inbound}] = r
 			}
 		}
-		for p, list := range partitions {
+		for _, p := range slices.Sorted(maps.Keys(partitions)) {
+			list := partitions[p]
 			f.look(len(list))
 			slices.SortFunc(list, func(a, b located) int { return int(a.e.offset - b.e.offset) })
 			for i, at := range list {
@@ -161,7 +164,7 @@ var twin = rule{
 			told := map[key]*act{}
 			for i := range c.acts {
 				a := &c.acts[i]
-				if a.outcome != history.OutcomeOK || a.key.id == 0 || a.call == history.CallCreate || a.call == history.CallJoin {
+				if a.outcome != history.OutcomeOK || a.key.id == 0 || isMany(a.call) {
 					continue
 				}
 				f.look(1)
@@ -185,7 +188,12 @@ var conflict = rule{
 	"conflict", "P3", "the same client id with another body is answered client_msg_id_conflict, with the same body it is the first one",
 	func(l *ledger, f *findings) {
 		for _, c := range l.order {
-			for k, list := range c.actsByKey {
+			for i := range c.acts {
+				k := c.acts[i].key
+				list := c.actsByKey[k]
+				if k.id == 0 || list[0] != int32(i) {
+					continue
+				}
 				if at := c.logByKey[k]; len(at) > 0 {
 					c.contested(&c.log[at[0]], list, f)
 				} else {
@@ -250,7 +258,7 @@ func (c *conversation) contested(e *event, list []int32, f *findings) {
 func (c *conversation) alone(list []int32, read bool, f *findings) {
 	for _, i := range list {
 		a := &c.acts[i]
-		if a.outcome != history.OutcomeRefused || a.code != chat.CodeConflict || a.call == history.CallCreate || a.call == history.CallJoin {
+		if a.outcome != history.OutcomeRefused || a.code != chat.CodeConflict || isMany(a.call) {
 			continue
 		}
 		f.look(1)

@@ -94,7 +94,7 @@ func (c *conversation) same(source history.SourceName, e, row *event, f *finding
 		return
 	case e.kind != chat.KindMessage:
 		return // what a notice says is made from the event, and an edit's row says nothing
-	case !sameSet(row.recipients, e.recipients):
+	case !sameAudience(e.key.sender, row.recipients, e.recipients):
 		wrong("list of recipients")
 		return
 	}

@@ -56,7 +56,7 @@ func (a *act) numbered() bool { return a.outcome == history.OutcomeOK && a.call.
 func (a *act) says(e *event) bool {
 	switch a.call {
 	case history.CallSend:
-		return e.kind == chat.KindMessage && e.body == a.body && sameSet(e.recipients, a.recipients)
+		return e.kind == chat.KindMessage && e.body == a.body && sameAudience(a.client, e.recipients, a.recipients)
 	case history.CallEdit:
 		return e.kind == chat.KindEdit && e.body == a.body && e.target == a.target
 	case history.CallRecall:
@@ -73,15 +73,21 @@ func (a *act) says(e *event) bool {
 
 // alike tells whether two commands ask for the same.
 func (a *act) alike(b *act) bool {
-	return a.call == b.call && a.body == b.body && a.target == b.target && sameSet(a.recipients, b.recipients)
+	return a.call == b.call && a.body == b.body && a.target == b.target && sameAudience(a.client, a.recipients, b.recipients)
 }
 
-func sameSet(a, b []chat.UserID) bool {
-	if len(a) == 0 && len(b) == 0 {
-		return true
+// sameAudience tells whether two lists of recipients mean the same; the sender, who sees its messages anyway, makes no
+// difference besides others.
+func sameAudience(sender chat.UserID, a, b []chat.UserID) bool {
+	if len(a) == 0 || len(b) == 0 {
+		return len(a) == len(b)
 	}
-	sorted := func(s []chat.UserID) []chat.UserID { s = slices.Clone(s); slices.Sort(s); return slices.Compact(s) }
-	return slices.Equal(sorted(a), sorted(b))
+	others := func(list []chat.UserID) []chat.UserID {
+		list = slices.DeleteFunc(slices.Clone(list), func(u chat.UserID) bool { return u == sender })
+		slices.Sort(list)
+		return slices.Compact(list)
+	}
+	return slices.Equal(others(a), others(b))
 }
 
 type rejection struct {
@@ -284,6 +290,13 @@ func (c *conversation) close() {
 	c.sent = make([]int64, len(c.log))
 	for i := range c.log {
 		c.sent[i] = c.asked(&c.log[i])
+	}
+	for i := range c.acts {
+		// A conflict says that the first one has its number.
+		a := &c.acts[i]
+		if at := c.logByKey[a.key]; a.key.id != 0 && a.outcome == history.OutcomeRefused && a.code == chat.CodeConflict && len(at) > 0 {
+			c.number(c.log[at[0]].seq, a.end, a.endLine)
+		}
 	}
 	c.sightings, c.storings = climbing(c.seen), climbing(c.stored)
 	c.join()

@@ -147,6 +147,9 @@ func (l *ledger) take(r *history.Record) error {
 		}
 		delete(l.open, r.Op)
 		op.end, op.endLine = r.At, line
+		if op.conversation.IsZero() {
+			op.conversation = r.Conversation
+		}
 		l.ended(op, r.End)
 	case r.Hint != nil:
 		c := l.conversation(r.Conversation)

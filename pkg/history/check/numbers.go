@@ -1,6 +1,9 @@
 package check
 
 import (
+	"maps"
+	"slices"
+
 	"tideline/pkg/chat"
 	"tideline/pkg/history"
 )
@@ -9,7 +12,8 @@ import (
 var whole = rule{
 	"whole", "", "each source has as many records as the history says",
 	func(l *ledger, f *findings) {
-		for name, d := range l.declared {
+		for _, name := range slices.Sorted(maps.Keys(l.declared)) {
+			d := l.declared[name]
 			f.look(1)
 			if l.counted[name] != d.count {
 				f.add(chat.ConversationID{}, []int32{d.line}, nil, "source %s is said to have %d records, and the history has %d", name, d.count, l.counted[name])

@@ -23,7 +23,7 @@ func (p *platform) live(u *person) {
 	case n < 30:
 		b := history.Begin{Call: history.CallSend, Door: door, ClientMsgID: p.fresh(), Body: p.words()}
 		if p.rng.IntN(8) == 0 {
-			b.Recipients = []chat.UserID{chat.UserID(p.between(1, 5))}
+			b.Recipients = []chat.UserID{chat.UserID(p.between(1, 5)), u.id}
 		}
 		if u.id == 5 {
 			b.Door = history.DoorKafka

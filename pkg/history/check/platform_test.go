@@ -26,9 +26,8 @@ type platform struct {
 	rooms   []*room
 	people  []*person
 	inbound []*command
-	next    int64 // inbound offset
-	offset  int64 // of im.messages
-	waiting []*room
+	next    int64           // inbound offset
+	offset  int64           // of im.messages
 	away    map[string]bool // what is broken
 	closing bool
 	refused []history.Record
@@ -202,6 +201,9 @@ func (p *platform) ask(u *person, c chat.ConversationID, b history.Begin, serve 
 	op := p.ops
 	r := history.Record{Op: op, Client: u.id, Conversation: c, Begin: &b}
 	cut := false
+	if b.Call == history.CallCreate {
+		r.Conversation = chat.ConversationID{}
+	}
 	if b.Door != history.DoorKafka {
 		r.Conn = u.who
 		u.flying[op] = func() {
@@ -228,7 +230,11 @@ func (p *platform) ask(u *person, c chat.ConversationID, b history.Begin, serve 
 					return
 				}
 				delete(u.flying, op)
-				p.write(history.Record{Op: op, End: &e})
+				end := history.Record{Op: op, End: &e}
+				if b.Call == history.CallCreate {
+					end.Conversation = c
+				}
+				p.write(end)
 				if then != nil {
 					then(e)
 				}
@@ -309,6 +315,9 @@ func (p *platform) decide(c *command) {
 		Source: history.SourceLog, Seq: int64(len(r.log)) + 1, MessageID: p.ids, Sender: c.sender, ClientMsgID: b.ClientMsgID,
 		Body: b.Body, TargetSeq: b.TargetSeq, Recipients: b.Recipients, InboundOffset: &c.inbound,
 	}}
+	if others := slices.DeleteFunc(slices.Clone(b.Recipients), func(u chat.UserID) bool { return u == c.sender }); len(others) > 0 {
+		e.Recipients = others
+	}
 	if !r.members[c.sender] && b.Call != history.CallCreate {
 		p.reject(c, chat.CodeNotAMember, 0)
 		return

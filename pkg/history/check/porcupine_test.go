@@ -266,7 +266,12 @@ func TestCheck_AgreesWithAModelOfOneConversation(t *testing.T) {
 		seeds = 300
 	}
 	right, wrong := 0, 0
+	// In the history of this seed a conflict tells that a number was given: the checker once did not listen to it.
+	list := []uint64{114407}
 	for seed := range uint64(seeds) {
+		list = append(list, seed)
+	}
+	for _, seed := range list {
 		rng := rand.New(rand.NewPCG(seed, 11))
 		records := small(rng)
 		if seed%4 > 0 {

@@ -2,6 +2,7 @@ package check
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -103,18 +104,13 @@ func (c *conversation) left(u chat.UserID) bool {
 // P5 and P11: a socket that is open, of somebody who joined before and never left, hears of every number within what is
 // allowed: after the moment at which anybody first knew of it, and after the end of the faults that came between. Hints may
 // be coalesced: any at or above the number counts, and so does an answer on the same connection that showed as much. Only
-// connections that were open all that time are looked at, and of each conversation on each only the first miss is told.
+// connections are looked at that were open all that time, and before the event was asked for: what the store had before
+// they opened is theirs to ask for. Of each conversation on each only the first miss is told.
 var informed = rule{
 	"informed", "P5", "an online member is told of every number within what is allowed",
 	func(l *ledger, f *findings) {
-		ears := map[chat.UserID][]*conn{}
-		for _, c := range l.connOrder {
-			if c.door == history.DoorSocket {
-				ears[c.client] = append(ears[c.client], c)
-			}
-		}
 		for _, c := range l.order {
-			if len(c.sightings) == 0 || len(c.log) == 0 {
+			if len(c.sightings) == 0 || !c.whole {
 				continue
 			}
 			heard := c.heard(l)
@@ -122,12 +118,9 @@ var informed = rule{
 			for i, s := range c.sightings {
 				due[i] = l.due(s.end, int64(l.o.Told))
 			}
-			for u, st := range c.stints {
-				if len(st.joins) != 1 || len(st.leaves) > 0 {
-					continue
-				}
-				for _, e := range ears[u] {
-					c.listened(l, e, st.joins[0], heard[e.id], due, f)
+			for _, e := range l.connOrder {
+				if e.door == history.DoorSocket && c.stayed(e.client) {
+					c.listened(l, e, c.stints[e.client].joins[0], heard[e.id], due, f)
 				}
 			}
 		}
@@ -166,7 +159,7 @@ func (c *conversation) heard(l *ledger) map[history.Conn][]sight {
 func (c *conversation) listened(l *ledger, e *conn, join int64, heard []sight, due []int64, f *findings) {
 	next := 0
 	for i, s := range c.sightings {
-		if s.seq <= join || s.seq > c.n || s.end < e.opened || due[i] >= e.closed || due[i] > l.last {
+		if s.seq <= join || s.seq > c.n || c.sent[s.seq-1] < e.opened || due[i] >= e.closed || due[i] > l.last {
 			continue
 		}
 		f.look(1)
@@ -230,7 +223,11 @@ var monotonic = rule{
 			for id, list := range c.hints {
 				lanes[lane{id, "a hint", ""}] = list
 			}
-			for k, list := range lanes {
+			byConn := func(a, b lane) int {
+				return cmp.Or(cmp.Compare(a.conn, b.conn), cmp.Compare(a.what, b.what), cmp.Compare(a.door, b.door))
+			}
+			for _, k := range slices.SortedFunc(maps.Keys(lanes), byConn) {
+				list := lanes[k]
 				f.look(len(list))
 				if a, b, ok := goneBack(list); ok {
 					f.add(c.id, []int32{a.line, b.line}, []int64{b.seq, a.seq}, "%s of connection %d went back from %d to %d", k.what, k.conn, a.seq, b.seq)

@@ -45,6 +45,9 @@ func (l *ledger) ended(op *operation, e *history.End) {
 
 // acted files a command or a lookup.
 func (l *ledger) acted(op *operation, e *history.End) {
+	if op.conversation.IsZero() {
+		return // a group that never came to have a name that is known
+	}
 	c, b := l.conversation(op.conversation), op.call
 	a := act{
 		span: op.span, call: b.Call, door: b.Door, key: key{op.client, l.intern(b.ClientMsgID)}, body: l.intern(string(b.Body)), target: b.TargetSeq,
@@ -148,6 +151,9 @@ func (l *ledger) close() {
 		c.close()
 	}
 }
+
+// isMany tells whether one request may become several commands: some may stand where the request was refused.
+func isMany(c history.Call) bool { return c == history.CallCreate || c == history.CallJoin }
 
 // isLate tells whether a code is one that is only given after it was judged whether the command is a retry.
 func isLate(code chat.Code) bool {

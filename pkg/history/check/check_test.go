@@ -28,7 +28,7 @@ func judge(t *testing.T, records []history.Record) *Report {
 }
 
 func TestCheck_FindsNothingWhereNothingIsWrong(t *testing.T) {
-	seeds := 80
+	seeds := 40
 	if testing.Short() {
 		seeds = 10
 	}

@@ -43,7 +43,7 @@ func (p *platform) live(u *person) {
 			}
 			p.command(u, r, b)
 		}
-	case n < 47 && u.id == 1 && len(r.log) > 0 && r.id.Kind == chat.KindGroup:
+	case n < 52 && u.id == 1 && len(r.log) > 0 && r.id.Kind == chat.KindGroup:
 		b := history.Begin{Call: history.CallJoin, Door: history.DoorHTTP, ClientMsgID: p.fresh(), Users: []chat.UserID{chat.UserID(p.between(4, 6))}}
 		if p.rng.IntN(2) == 0 {
 			b.Call = history.CallLeave
@@ -189,16 +189,45 @@ func (r *room) unread(u chat.UserID, mark int64) (n int64) {
 	return n
 }
 
+// corrected counts as ordinals do: what was said to everybody up to a number, and, as the store is now, without what was
+// taken back and with what is addressed to the user, wherever that stands.
+func (r *room) corrected(u chat.UserID, mark, upTo int64) (n int64) {
+	for _, e := range r.log[:r.applied] {
+		if e.Seq <= mark || e.Kind != chat.KindMessage || e.Sender == u {
+			continue
+		}
+		gone := r.recalled(e.Seq, never-1)
+		if len(e.Recipients) == 0 {
+			if e.Seq <= upTo {
+				n++
+			}
+			if gone {
+				n--
+			}
+		} else if slices.Contains(e.Recipients, u) && !gone {
+			n++
+		}
+	}
+	return max(n, 0)
+}
+
 func (p *platform) sync(u *person) {
 	p.ask(u, chat.ConversationID{}, history.Begin{Call: history.CallSync, Door: history.DoorHTTP}, func(reply func(history.End)) {
+		// Marks and ends of conversations are read first, and what corrects the difference of ordinals a moment later.
 		e := history.End{Outcome: history.OutcomeOK}
+		rooms := map[int]*room{}
 		for _, r := range p.rooms {
 			if _, last, present, ok := r.range_(u.id); ok && present {
-				mark := r.mark(u.id, p.now)
-				e.Sync = append(e.Sync, history.Synced{Conversation: r.id, MaxSeq: last, ReadSeq: mark, Unread: r.unread(u.id, mark)})
+				rooms[len(e.Sync)] = r
+				e.Sync = append(e.Sync, history.Synced{Conversation: r.id, MaxSeq: last, ReadSeq: r.mark(u.id, p.now)})
 			}
 		}
-		reply(e)
+		p.after(p.between(0, 40*ms), func() {
+			for i := range e.Sync {
+				e.Sync[i].Unread = rooms[i].corrected(u.id, e.Sync[i].ReadSeq, e.Sync[i].MaxSeq)
+			}
+			reply(e)
+		})
 	}, func(e history.End) {
 		for _, s := range e.Sync {
 			for _, r := range p.rooms {

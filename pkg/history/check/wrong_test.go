@@ -188,7 +188,7 @@ type wrong struct {
 }
 
 func TestCheck_FindsEachWayInWhichAHistoryIsWrong(t *testing.T) {
-	seeds := 3
+	seeds := 2
 	if testing.Short() {
 		seeds = 1
 	}

@@ -33,9 +33,12 @@ func DefaultOptions() Options {
 // Validate lists what is wrong with the options.
 func (o Options) Validate() error {
 	var errs []error
-	for name, d := range map[string]time.Duration{"grace": o.Grace, "told": o.Told, "settle": o.Settle} {
-		if d < 0 {
-			errs = append(errs, fmt.Errorf("%s is negative", name))
+	for _, d := range [...]struct {
+		name  string
+		value time.Duration
+	}{{"grace", o.Grace}, {"told", o.Told}, {"settle", o.Settle}} {
+		if d.value < 0 {
+			errs = append(errs, fmt.Errorf("%s is negative", d.name))
 		}
 	}
 	if o.Keep < 1 {

@@ -12,11 +12,13 @@ import (
 	"tideline/pkg/history"
 )
 
-// finder writes down what each store has, after all came to rest.
+// finder writes down what each store has of the evening, after all came to rest. Who else talked on the platform is not in
+// the history.
 type finder struct {
 	e     *Evening
 	ctx   context.Context
 	store *sqlstore.Store
+	ours  map[chat.ConversationID]bool
 }
 
 // log takes what the follower was given of im.messages.
@@ -32,7 +34,7 @@ func (f *finder) log() {
 			f.e.t.Errorf("%s/%d at %d: %v", r.topic, r.partition, r.offset, err)
 			continue
 		}
-		if ev.Kind == chat.KindProgress {
+		if !f.ours[ev.Conversation] {
 			continue
 		}
 		out := history.Event{
@@ -69,8 +71,8 @@ func (f *finder) rejected() {
 			f.e.t.Errorf("%s/%d at %d: %v", r.topic, r.partition, r.offset, err)
 			continue
 		}
-		if v.Conversation.IsZero() {
-			continue // a record that could not be read so far is nobody's send
+		if !f.ours[v.Conversation] {
+			continue
 		}
 		out := history.Rejected{Sender: v.Sender, ClientMsgID: v.ClientMsgID, Code: v.Code, Partition: v.Inbound.Partition, InboundOffset: v.Inbound.Offset}
 		if v.First != nil {
@@ -206,6 +208,9 @@ func (f *finder) archive() {
 		id, err := chat.ParseConversationID(cid)
 		if err != nil {
 			f.e.t.Fatal(err)
+		}
+		if !f.ours[id] {
+			continue
 		}
 		f.e.w.Found(id, v)
 		n++

@@ -35,7 +35,10 @@ func (e *Evening) Rest() {
 	// Nothing of the evening waits for the test's own time any more.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.t.Context()), restTime)
 	defer cancel()
-	f := finder{e: e, ctx: ctx, store: store}
+	f := finder{e: e, ctx: ctx, store: store, ours: map[chat.ConversationID]bool{}}
+	for _, r := range e.rooms {
+		f.ours[r.id] = true
+	}
 	f.log()
 	f.rejected()
 	f.timeline()

@@ -61,6 +61,15 @@ func (c *cluster) moment(least, most time.Duration) time.Duration {
 	return least + time.Duration(c.rng.Int64N(int64(most-least)))
 }
 
+// some gives numbers below n in an order of chance: all of them, or a few in a selection.
+func (c *cluster) some(n, selection int) []int {
+	order := c.rng.Perm(n)
+	if full() {
+		return order
+	}
+	return order[:selection]
+}
+
 // judge checks the history of an evening with the program that anybody can run on it. A history that shows a fault is kept.
 func judge(t *testing.T, path string) {
 	t.Helper()

@@ -105,6 +105,28 @@ func (w *world) breakStore(t *testing.T) {
 		add(name, do, undo, want...)
 	}
 	remove("a row is gone", "timeline", "conversation_id = ? AND seq = 11", []any{g}, breach("rows", seqAt(11)), breach("log-store", w.logged(11)))
+	remove("two rows are gone", "timeline", "conversation_id = ? AND seq IN (6, 7)", []any{g},
+		breach("rows", seqAt(6)), breach("targets", whole), breach("log-store", w.logged(6)), breach("log-store", w.logged(7)))
+	add("a row has no number", sql("INSERT INTO timeline (conversation_id, seq, ordinal, kind, message_id, sender_id, body_hash, sent_at) VALUES (?, -1, 0, 1, 1, 1, x'00112233445566778899aabbccddeeff', 1)", g),
+		sql("DELETE FROM timeline WHERE conversation_id = ? AND seq < 1", g), breach("rows", seqAt(-1)))
+	joined := `{"notice":"joined","user_ids":["4"]}`
+	add("a join was recalled", sql("UPDATE timeline SET content = NULL, recalled_at = 1, recalled_by = 1 WHERE conversation_id = ? AND seq = 9", g),
+		sql("UPDATE timeline SET content = ?, recalled_at = NULL, recalled_by = NULL WHERE conversation_id = ? AND seq = 9", joined, g),
+		w.andArchived(breach("archive-content", tableAt("clickhouse messages", 9, "")), breach("recalled", seqAt(9)), breach("members", tableAt("members", 0, "4")))...)
+	add("a client id is missing", sql("UPDATE timeline SET client_msg_id = NULL WHERE conversation_id = ? AND seq = 11", g), sql("UPDATE timeline SET client_msg_id = ? WHERE conversation_id = ? AND seq = 11", append([]byte{0}, "c-11"...), g),
+		w.andArchived(breach("archive-content", tableAt("clickhouse messages", 11, "")), breach("client-ids", seqAt(11)), breach("log-store", w.logged(11)))...)
+	add("a recall is another's", sql("UPDATE timeline SET recalled_by = 2 WHERE conversation_id = ? AND seq = 5", g), sql("UPDATE timeline SET recalled_by = 1 WHERE conversation_id = ? AND seq = 5", g),
+		breach("targets", seqAt(6)), breach("log-changes", w.logged(6)))
+	add("a recall aims at nothing", sql("UPDATE timeline SET target_seq = 99 WHERE conversation_id = ? AND seq = 6", g), sql("UPDATE timeline SET target_seq = 5 WHERE conversation_id = ? AND seq = 6", g),
+		w.andArchived(breach("archive-content", tableAt("clickhouse messages", 6, "")), breach("targets", seqAt(6)), breach("log-store", w.logged(6)))...)
+	add("a membership does not know of its last change", sql("UPDATE members SET changed_seq = 2 WHERE conversation_id = ? AND user_id = 4", g), sql("UPDATE members SET changed_seq = 9 WHERE conversation_id = ? AND user_id = 4", g),
+		breach("members", tableAt("members", 0, "4")), breach("members", tableAt("members", 0, "4")))
+	add("a membership changes in the future", sql("UPDATE members SET changed_seq = 99 WHERE conversation_id = ? AND user_id = 4", g), sql("UPDATE members SET changed_seq = 9 WHERE conversation_id = ? AND user_id = 4", g),
+		breach("members", tableAt("members", 0, "4")))
+	add("two people are three", sql("INSERT INTO members (conversation_id, user_id, join_seq, left_seq, changed_seq, changed_offset, read_seq) VALUES (?, 5, 0, 1, 1, 0, 0)", private.Bytes()), sql("DELETE FROM members WHERE conversation_id = ? AND user_id = 5", private.Bytes()),
+		breach("members", fsck.Place{Table: "members", Conversation: private.String(), User: "5"}))
+	add("a mark is before the join", sql("UPDATE members SET read_seq = 1, read_ordinal = 0 WHERE conversation_id = ? AND user_id = 3", g), sql("UPDATE members SET read_seq = 4, read_ordinal = 2 WHERE conversation_id = ? AND user_id = 3", g),
+		breach("marks", tableAt("members", 0, "3")))
 	add("the head is ahead", sql("UPDATE conversations SET max_seq = 15 WHERE conversation_id = ?", g), sql("UPDATE conversations SET max_seq = 14 WHERE conversation_id = ?", g), breach("rows", seqAt(15)))
 	add("the head is behind", sql("UPDATE conversations SET max_seq = 13, ordinal = ordinal - 1 WHERE conversation_id = ?", g),
 		sql("UPDATE conversations SET max_seq = 14, ordinal = ordinal + 1 WHERE conversation_id = ?", g),

@@ -186,7 +186,9 @@ func (s *secured) denies(t *testing.T) {
 		if err == nil {
 			err = cl.ProduceSync(ctx, &kgo.Record{Topic: c.topic, Key: []byte("1"), Value: []byte("what is this?")}).FirstErr()
 		}
-		if refused := errors.Is(err, kerr.TopicAuthorizationFailed) || errors.Is(err, kerr.TransactionalIDAuthorizationFailed); refused == c.allowed {
+		// Who may write nothing anywhere is not even given a producer's id.
+		refused := errors.Is(err, kerr.TopicAuthorizationFailed) || errors.Is(err, kerr.TransactionalIDAuthorizationFailed) || errors.Is(err, kerr.ClusterAuthorizationFailed)
+		if refused == c.allowed {
 			t.Errorf("%s writes %s with the transactional id %q: %v", c.user, c.topic, c.transactionalID, err)
 		}
 	}

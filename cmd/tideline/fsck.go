@@ -10,8 +10,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"tideline/internal/archive"
 	"tideline/internal/config"
 	"tideline/internal/fsck"
@@ -134,7 +132,7 @@ func checked(ctx context.Context, s *wiring.Settings, cfg *fsckConfig) (*fsck.Re
 	}
 	var fast fsck.Fast
 	if wanted(fsck.PartRedis) {
-		var client redis.UniversalClient = s.Redis.Connect()
+		client := s.Redis.Connect()
 		defer func() { _ = client.Close() }()
 		fast = marks.NewSets(client)
 	}

@@ -98,7 +98,6 @@ type Checker struct {
 	told       time.Time
 	parked     map[sqlstore.Place]bool // whose events are parked
 	parkedAt   map[chat.Position]bool
-	read       map[int32]*readPartition // what was found in each partition of im.messages
 }
 
 // New makes a checker. A part whose contract is nil is not there, which is said in the report.
@@ -133,20 +132,30 @@ const (
 type found struct {
 	looked, undecided map[string]int64
 	list              []Breach
+	more              map[string]int64 // breaches that are only counted
 }
 
-func newFound() *found { return &found{looked: map[string]int64{}, undecided: map[string]int64{}} }
+// mostFound bounds the breaches of one look whose places are known: what is wholly broken must not take all memory.
+const mostFound = 10_000
+
+func newFound() *found {
+	return &found{looked: map[string]int64{}, undecided: map[string]int64{}, more: map[string]int64{}}
+}
 
 func (f *found) count(check string, n int) { f.looked[check] += int64(n) }
 
 func (f *found) breach(check string, at Place, format string, args ...any) {
+	if len(f.list) >= mostFound {
+		f.more[check]++
+		return
+	}
 	f.list = append(f.list, Breach{Check: check, Place: at, What: fmt.Sprintf(format, args...)})
 }
 
 // Run looks at everything. The error is the context's; what goes wrong otherwise is in the report, beside the part that
 // could not be looked at.
 func (c *Checker) Run(ctx context.Context) (*Report, error) {
-	c.results, c.unlooked, c.read = map[string]*Result{}, nil, map[int32]*readPartition{}
+	c.results, c.unlooked = map[string]*Result{}, nil
 	for _, v := range Checks() {
 		c.results[v.Name] = &Result{Check: v}
 	}
@@ -220,7 +229,7 @@ func (c *Checker) settle(ctx context.Context, look func(ctx context.Context, f *
 	return nil
 }
 
-// note takes what was found into the report.
+// note takes what was found into the report, and leaves nothing of it.
 func (c *Checker) note(f *found) {
 	for name, n := range f.looked {
 		c.results[name].Looked += n
@@ -235,7 +244,10 @@ func (c *Checker) note(f *found) {
 			r.Breaches = append(r.Breaches, b)
 		}
 	}
-	f.list = nil
+	for name, n := range f.more {
+		c.results[name].Found += n
+	}
+	*f = *newFound()
 }
 
 func (c *Checker) say(format string, args ...any) {

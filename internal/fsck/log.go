@@ -67,7 +67,6 @@ func (c *Checker) logOf(ctx context.Context, p int32) error {
 		return err
 	}
 	v := &readPartition{bounds: messages, last: -1}
-	c.read[p] = v
 	if err := c.messages(ctx, p, v); err != nil {
 		return err
 	}
@@ -177,8 +176,8 @@ func (c *Checker) rest(ctx context.Context) error {
 	return nil
 }
 
-// settled tells whether the store has everything of a partition that was read.
-func (c *Checker) settledUpTo(ctx context.Context, p int32, v *readPartition) (bool, error) {
+// stored tells whether the store has everything of a partition that was read.
+func (c *Checker) stored(ctx context.Context, p int32, v *readPartition) (bool, error) {
 	at, err := c.store.Positions(ctx, []int32{p})
 	if err != nil {
 		return false, err
@@ -186,7 +185,6 @@ func (c *Checker) settledUpTo(ctx context.Context, p int32, v *readPartition) (b
 	return at[0].MessagesNext > v.last, nil
 }
 
-func (c *Checker) isParked(p timeline.Entry, partition int32) bool {
-	return c.parkedAt[chat.Position{Partition: partition, Offset: p.Offset}] ||
-		c.parked[sqlstore.Place{Conversation: p.Event.Conversation, Seq: p.Event.Seq}]
+func (c *Checker) isParked(e *timeline.Entry, partition int32) bool {
+	return c.parkedAt[chat.Position{Partition: partition, Offset: e.Offset}] || c.parked[sqlstore.Place{Conversation: e.Event.Conversation, Seq: e.Event.Seq}]
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tideline/internal/fsck"
@@ -178,4 +179,24 @@ func TestRun_FindsAnInboundRecordWithoutAnOutcome(t *testing.T) {
 	e := &chat.Event{Kind: chat.KindProgress, InboundOffset: offset + 1}
 	w.produce(kafka.TopicMessages, home, "", wire.EncodeEvent(e), kgo.RecordHeader{Key: kafka.HeaderKind, Value: []byte("progress")})
 	w.breaks(t, "passed", nil, running, func() {}, nil, breach("outcomes", at))
+}
+
+// What retention has removed cannot be looked at, and is no breach; unless somebody had not come so far.
+func TestRun_TakesRetentionForNoBreach(t *testing.T) {
+	w := newWorld(t, embeddedSettings(t))
+	admin := kadm.NewClient(w.kafka)
+	removed := kadm.Offsets{}
+	last := w.offsetOf(14)
+	removed.AddOffset(kafka.TopicMessages, home, last, -1)
+	removed.AddOffset(kafka.TopicRejected, home, 1, -1)
+	removed.AddOffset(kafka.TopicReceipts, chat.Partition("4", partitions), 1, -1)
+	gone, err := admin.DeleteRecords(t.Context(), removed)
+	w.must(err)
+	w.must(gone.Error())
+	if report := w.run(nil); report.Breaches() != 0 {
+		t.Errorf("%s", text(report))
+	}
+	w.exec("UPDATE timeline_positions SET messages_next = 0 WHERE partition_id = ?", home)
+	w.breaks(t, "the writer was behind", nil, nil, func() {}, nil,
+		breach("positions", offsetAt(kafka.TopicMessages, home, 0)), breach("log-store", w.logged(14)), breach("rest", offsetAt(kafka.TopicMessages, home, last)))
 }

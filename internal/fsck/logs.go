@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -66,21 +67,36 @@ func (k *KafkaLogs) Bounds(ctx context.Context, topic string) (map[int32]Bounds,
 	return out, nil
 }
 
-var errPast = errors.New("the records that were asked for have passed")
+var (
+	errPast    = errors.New("the records that were asked for have passed")
+	errStalled = fmt.Errorf("the brokers have given nothing for %s", readPatience)
+)
+
+// readPatience is how long a reader waits for the next record. Clients try for ever, and a run that hangs says nothing.
+const readPatience = time.Minute
 
 // Read implements Logs.
 func (k *KafkaLogs) Read(ctx context.Context, topic string, partition int32, from, to int64, each func(*kgo.Record) error) error {
 	if from >= to {
 		return nil
 	}
-	_, err := kafka.ReadToEnd(ctx, k.cfg, k.id, k.log, topic, partition, from, func(r *kgo.Record) error {
+	reading, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	stalled := time.AfterFunc(readPatience, func() { stop(errStalled) })
+	defer stalled.Stop()
+	_, err := kafka.ReadToEnd(reading, k.cfg, k.id, k.log, topic, partition, from, func(r *kgo.Record) error {
 		if r.Offset >= to {
 			return errPast
 		}
+		stalled.Stop() // what is done with the record may take its time
+		defer stalled.Reset(readPatience)
 		return each(r)
 	})
-	if errors.Is(err, errPast) {
+	switch {
+	case errors.Is(err, errPast):
 		return nil
+	case err != nil && ctx.Err() == nil && reading.Err() != nil:
+		return fmt.Errorf("reading %s/%d: %w", topic, partition, context.Cause(reading))
 	}
 	return err
 }

@@ -152,6 +152,7 @@ func bodied(e *chat.Event) bool {
 
 // flush compares what was read with the store.
 func (m *reader) flush(ctx context.Context) error {
+	m.note(m.f)
 	batch := m.batch
 	m.batch = nil
 	if len(batch) == 0 {
@@ -194,7 +195,7 @@ func (m *reader) compare(entry *timeline.Entry, rows map[sqlstore.Place]timeline
 	f.count(checkLogStore, 1)
 	row, there := rows[sqlstore.Place{Conversation: e.Conversation, Seq: e.Seq}]
 	switch {
-	case !there && entry.Offset < before && !m.isParked(*entry, m.p):
+	case !there && entry.Offset < before && !m.isParked(entry, m.p):
 		f.breach(checkLogStore, at, "the store stands at %d, and has no row", before)
 	case there && entry.Offset >= after:
 		f.breach(checkLogStore, at, "the store stands at %d, and has the row", after)

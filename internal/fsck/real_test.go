@@ -3,8 +3,13 @@ package fsck_test
 import (
 	"testing"
 
+	"github.com/go-sql-driver/mysql"
+
+	"tideline/internal/config"
 	"tideline/internal/fsck"
 	"tideline/internal/kafka"
+	"tideline/internal/marks"
+	"tideline/internal/sqlstore"
 	"tideline/pkg/chat"
 )
 
@@ -16,10 +21,46 @@ func TestRun_FindsEachBreachOnRealServers(t *testing.T) {
 			t.Errorf("%s has looked at nothing", c.Name)
 		}
 	}
+	w.needsToReadOnly(t)
 	w.breakStore(t)
 	w.breakRedis(t)
 	w.breakArchive(t)
 	w.breakLogs(t)
+}
+
+// needsToReadOnly runs with the rights that docs/fsck.md names; those on Kafka are in the tests of docs/kafka-acl.md.
+func (w *world) needsToReadOnly(t *testing.T) {
+	ctx := t.Context()
+	dsn, err := mysql.ParseDSN(w.s.Store.DSN.Reveal())
+	w.must(err)
+	name := "fsck_" + dsn.DBName[max(0, len(dsn.DBName)-12):]
+	w.exec("CREATE USER '" + name + "'@'%' IDENTIFIED BY 'x'")
+	w.exec("GRANT SELECT ON `" + dsn.DBName + "`.* TO '" + name + "'@'%'")
+	dsn.User, dsn.Passwd = name, "x"
+	limited := w.s.Store
+	limited.DSN = config.Secret(dsn.FormatDSN())
+	store, err := sqlstore.OpenReader(ctx, limited)
+	w.must(err)
+	defer func() { _ = store.Close() }()
+	w.must(store.CheckSchema(ctx))
+	if err := store.Park(ctx, sqlstore.Parked{Topic: kafka.TopicMessages, Key: []byte{1}, Record: []byte{1}}); err == nil {
+		t.Error("who may only read has written")
+	}
+
+	rights := append([]any{"ACL", "SETUSER", name, "on", ">x"}, "~tl:*", "+@connection", "+get", "+scan", "+zrange")
+	w.must(w.redis.Do(ctx, rights...).Err())
+	reader := w.s.Redis
+	reader.User, reader.Password = name, "x"
+	client := reader.Connect()
+	defer func() { _ = client.Close() }()
+	if err := client.Set(ctx, "tl:epoch", "1", 0).Err(); err == nil {
+		t.Error("who may only read has begun an epoch")
+	}
+	report, err := fsck.New(store, w.logs, w.archive(), marks.NewSets(client), fsck.Options{Partitions: partitions, AtRest: true}).Run(ctx)
+	w.must(err)
+	if report.Breaches() != 0 || report.Blind() {
+		t.Errorf("with the least rights:\n%s", text(report))
+	}
 }
 
 func (w *world) breakArchive(t *testing.T) {

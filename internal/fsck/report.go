@@ -71,10 +71,6 @@ func ofMember(c chat.ConversationID, u chat.UserID) Place {
 	return Place{Table: "members", Conversation: c.String(), User: u.String()}
 }
 
-func inPartition(topic string, partition int32) Place {
-	return Place{Topic: topic, Partition: &partition}
-}
-
 func atOffset(topic string, partition int32, offset int64) Place {
 	return Place{Topic: topic, Partition: &partition, Offset: &offset}
 }

@@ -108,7 +108,9 @@ func pagesGiveEverything(t *testing.T, s *Store) {
 			from = page[len(page)-1]
 		}
 		want := slices.Clone(ids[groups[0]])
-		slices.SortFunc(want, func(a, b ClientID) int { return slices.Compare([]int64{int64(a.Sender), a.Seq}, []int64{int64(b.Sender), b.Seq}) })
+		slices.SortFunc(want, func(a, b ClientID) int {
+			return slices.Compare([]int64{int64(a.Sender), a.Seq}, []int64{int64(b.Sender), b.Seq})
+		})
 		if !slices.Equal(got, want) {
 			t.Errorf("client ids in pages of %d: %v, want %v", limit, got, want)
 		}

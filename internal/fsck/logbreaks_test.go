@@ -152,6 +152,11 @@ func (w *world) breakLogs(t *testing.T) {
 			return []string{breach("log-form", at)}
 		})
 	}
+	w.breakLog(t, "a message has no body", &before, func() []string {
+		e := w.event(25, 16, 1009)
+		e.Message = nil
+		return []string{breach("log-form", w.number(e))}
+	})
 	w.breakLog(t, "a note of progress has a number", &before, func() []string {
 		e := &chat.Event{Kind: chat.KindProgress, Seq: 3, InboundOffset: 1010}
 		offset := w.produce(kafka.TopicMessages, home, "", wire.EncodeEvent(e), kgo.RecordHeader{Key: kafka.HeaderKind, Value: []byte("progress")})

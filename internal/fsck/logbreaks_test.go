@@ -190,6 +190,14 @@ func TestRun_FindsAnInboundRecordWithoutAnOutcome(t *testing.T) {
 func TestRun_TakesRetentionForNoBreach(t *testing.T) {
 	w := newWorld(t, embeddedSettings(t))
 	admin := kadm.NewClient(w.kafka)
+	early := kadm.Offsets{}
+	early.AddOffset(kafka.TopicMessages, home, w.offsetOf(6), -1)
+	_, err := admin.DeleteRecords(t.Context(), early)
+	w.must(err)
+	do, undo := w.removed("timeline", "conversation_id = ? AND seq = 5", group.Bytes())
+	w.breaks(t, "what a recall aims at is gone, also from the log", nil, nil, do, undo,
+		breach("rows", seqAt(5)), breach("targets", seqAt(6)), breach("corrections", tableAt("recalled", 5, "")), breach("log-changes", w.logged(6)))
+
 	removed := kadm.Offsets{}
 	last := w.offsetOf(14)
 	removed.AddOffset(kafka.TopicMessages, home, last, -1)

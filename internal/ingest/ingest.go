@@ -83,8 +83,9 @@ type Service struct {
 	metrics *Metrics
 	id      string
 
-	mu        sync.Mutex // guards confirmed
+	mu        sync.Mutex // guards what follows
 	confirmed map[int32]seq.Checkpoint
+	failedAt  map[int32]int64 // where the last owner of a partition ended with an error
 }
 
 // New makes the service. The id names this process among the clients of Kafka.
@@ -95,7 +96,7 @@ func New(cfg Config, kc kafka.Config, store Store, ids IDs, teller *Teller, trac
 	}
 	return &Service{
 		cfg: cfg, kafka: kc, store: store, ids: ids, teller: teller, tracer: tracer, hasher: hasher, log: log, metrics: metrics, id: id,
-		confirmed: map[int32]seq.Checkpoint{},
+		confirmed: map[int32]seq.Checkpoint{}, failedAt: map[int32]int64{},
 	}, nil
 }
 
@@ -156,7 +157,7 @@ func (s *Service) watchStore(ctx context.Context) {
 const company = 2 * time.Millisecond
 
 func (s *Service) own(ctx context.Context, p *kafka.Partition) error {
-	log := &partitionLog{cfg: s.kafka, clientID: s.id, fenced: s.cfg.Fenced, log: s.log, partition: p, tracer: s.tracer, metrics: s.metrics}
+	log := &partitionLog{cfg: s.kafka, clientID: s.id, fenced: s.cfg.Fenced, log: s.log, partition: p, tracer: s.tracer, metrics: s.metrics, at: -1}
 	defer log.close()
 	if s.cfg.Fenced {
 		p.Company = company
@@ -195,6 +196,7 @@ func (s *Service) own(ctx context.Context, p *kafka.Partition) error {
 			s.log.Info("a partition goes on", "partition", p.ID)
 		},
 		Moved: func(inboundNext int64) {
+			log.at = inboundNext
 			p.Done(inboundNext)
 			s.metrics.lag.WithLabelValues(label).Set(float64(p.Lag()))
 		},
@@ -212,5 +214,22 @@ func (s *Service) own(ctx context.Context, p *kafka.Partition) error {
 		s.metrics.stuck.Inc()
 		s.log.Error("NUMBERING STOPPED on a partition: the log and the store do not fit together; see the runbook", "partition", p.ID, "err", err)
 	}
+	if ctx.Err() == nil && !errors.Is(err, kafka.ErrGiveUp) {
+		s.failed(p.ID, log.at, err)
+	}
 	return err
+}
+
+// failed counts an owner that ended with an error, and says so loudly where the one before it did not get further: what
+// fails again at the same record will not mend itself.
+func (s *Service) failed(partition int32, at int64, err error) {
+	s.metrics.failures.Inc()
+	s.mu.Lock()
+	before, there := s.failedAt[partition]
+	s.failedAt[partition] = at
+	s.mu.Unlock()
+	if there && before == at {
+		s.metrics.again.Inc()
+		s.log.Error("NUMBERING DOES NOT GET PAST A PLACE; see the runbook", "partition", partition, "offset", at, "err", err)
+	}
 }

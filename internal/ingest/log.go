@@ -36,6 +36,7 @@ type partitionLog struct {
 	metrics   *Metrics
 
 	polled time.Time // when the batch was read
+	at     int64     // of im.inbound: everything before it has its outcome; -1 until that is known
 }
 
 // attached is what this log keeps of a record for its outcome.
@@ -95,6 +96,7 @@ func (l *partitionLog) Asides(ctx context.Context, from int64, each func(seq.Asi
 }
 
 func (l *partitionLog) Start(ctx context.Context, offset int64) error {
+	l.at = offset
 	return l.partition.Start(ctx, offset)
 }
 
@@ -114,12 +116,16 @@ func (l *partitionLog) Poll(ctx context.Context, limit int) ([]seq.Record, error
 func (l *partitionLog) decode(r *kgo.Record) seq.Record {
 	out := seq.Record{
 		Offset: r.Offset, Value: r.Value, ContentType: kafka.Header(r, kafka.HeaderContentType), Producer: producerName(r),
-		Attached: &attached{record: r, replyTo: kafka.Header(r, kafka.HeaderReplyTo)},
+		Attached: &attached{record: r, replyTo: replyTo(r)},
 	}
 	if from := kafka.Header(r, kafka.HeaderMovedFrom); from != "" {
 		if p, o, err := kafka.ParsePlace(from); err == nil {
 			out.MovedFrom = &chat.Position{Partition: p, Offset: o}
 		}
+	}
+	if len(out.ContentType) > maxContentTypeBytes {
+		out.Fault = chat.RefuseField(chat.CodeNotAcceptable, "content-type", "has %d bytes, %d are read", len(out.ContentType), maxContentTypeBytes)
+		return out
 	}
 	command, err := wire.DecodeCommand(out.ContentType, r.Value)
 	out.Command = command
@@ -168,15 +174,61 @@ func (l *partitionLog) WriteAside(ctx context.Context, asides []seq.Outcome) (in
 	return written[len(written)-1].Offset + 1, nil
 }
 
-// move copies a record to the partition where it belongs, with everything that came with it and where it came from.
+// move copies a record to the partition where it belongs, with what came with it and where it came from.
 func (l *partitionLog) move(o *seq.Outcome) *kgo.Record {
 	from := o.Record.Attached.(*attached).record
-	return &kgo.Record{
-		Topic: kafka.TopicInbound, Partition: o.Rejection.MovedTo, Key: []byte(o.Record.Command.Conversation.String()), Value: from.Value,
-		Headers: append(append([]kgo.RecordHeader{}, from.Headers...), kgo.RecordHeader{
-			Key: kafka.HeaderMovedFrom, Value: []byte(strconv.Itoa(int(l.partition.ID)) + ":" + strconv.FormatInt(from.Offset, 10)),
-		}),
+	headers, left := movedHeaders(from, l.partition.ID)
+	if left > 0 {
+		l.log.Warn("a record was moved without some of its headers, which are too long", "partition", l.partition.ID, "offset", from.Offset, "headers", left)
 	}
+	return &kgo.Record{
+		Topic: kafka.TopicInbound, Partition: o.Rejection.MovedTo, Key: []byte(o.Record.Command.Conversation.String()), Value: from.Value, Headers: headers,
+	}
+}
+
+// Bounds of what comes with a record. Its value is a command of at most 96 KiB by the time it is moved, and its headers
+// may be as long as the log takes: with one header more they would be longer than that.
+const (
+	maxContentTypeBytes = 256
+	maxReplyToBytes     = 128
+	maxMovedHeaderBytes = 64 << 10
+	// headerOverhead is what a header costs at most beside its key and value, so that empty ones are not free.
+	headerOverhead = 10
+)
+
+// movedHeaders gives the headers of a record that is moved: where it came from, those that we read ourselves, and of
+// the others as many as there is room for, in their order. It tells how many are left behind.
+func movedHeaders(r *kgo.Record, partition int32) (headers []kgo.RecordHeader, left int) {
+	room := maxMovedHeaderBytes
+	add := func(h kgo.RecordHeader) {
+		if size := len(h.Key) + len(h.Value) + headerOverhead; size <= room {
+			room -= size
+			headers = append(headers, h)
+			return
+		}
+		left++
+	}
+	add(kgo.RecordHeader{Key: kafka.HeaderMovedFrom, Value: []byte(strconv.Itoa(int(partition)) + ":" + strconv.FormatInt(r.Offset, 10))})
+	ours := map[string]string{kafka.HeaderContentType: kafka.Header(r, kafka.HeaderContentType), kafka.HeaderProducer: producerName(r), kafka.HeaderReplyTo: replyTo(r), kafka.HeaderMovedFrom: ""}
+	for _, key := range []string{kafka.HeaderContentType, kafka.HeaderProducer, kafka.HeaderReplyTo} {
+		if ours[key] != "" {
+			add(kgo.RecordHeader{Key: key, Value: []byte(ours[key])})
+		}
+	}
+	for _, h := range r.Headers {
+		if _, done := ours[h.Key]; !done {
+			add(h)
+		}
+	}
+	return headers, left
+}
+
+// replyTo gives the header reply-to, where it can be one of ours.
+func replyTo(r *kgo.Record) string {
+	if to := kafka.Header(r, kafka.HeaderReplyTo); len(to) <= maxReplyToBytes {
+		return to
+	}
+	return ""
 }
 
 func (l *partitionLog) note(o *seq.Outcome) *kgo.Record {

@@ -20,6 +20,8 @@ type Metrics struct {
 	takeover prometheus.Histogram
 	untold   prometheus.Counter
 	stuck    prometheus.Counter
+	failures prometheus.Counter
+	again    prometheus.Counter
 }
 
 // NewMetrics registers the metrics.
@@ -36,6 +38,8 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		takeover: f.NewHistogram(prometheus.HistogramOpts{Name: "tideline_ingest_takeover_seconds", Help: "Time from the assignment of a partition to its first poll. It grows with the lag of the timeline's writer.", Buckets: prometheus.ExponentialBuckets(0.005, 2, 12)}),
 		untold:   f.NewCounter(prometheus.CounterOpts{Name: "tideline_ingest_untold_batches_total", Help: "Batches of outcomes that could not be told over Redis: clients wait for the store to be asked. Look at Redis."}),
 		stuck:    f.NewCounter(prometheus.CounterOpts{Name: "tideline_ingest_stuck_total", Help: "Times numbering stopped because log and store do not fit together. Any rise is an emergency: see the runbook."}),
+		failures: f.NewCounter(prometheus.CounterOpts{Name: "tideline_ingest_owner_failures_total", Help: "Owners of partitions that ended with an error and were started again. A few come with a failure of Kafka or the store; the log says which."}),
+		again:    f.NewCounter(prometheus.CounterOpts{Name: "tideline_ingest_repeated_failures_total", Help: "Owners that ended where the one before them had ended: their partition does not move. When it rises while Kafka and the store answer: see the runbook."}),
 	}
 }
 

@@ -53,8 +53,9 @@ type Partition struct {
 	reader *kgo.Client
 	next   int64
 	end    int64
-	crowd  bool  // the last poll gave many records
-	fault  error // of a poll that had records to give first
+	crowd  bool          // the last poll gave many records
+	fault  error         // of a poll that had records to give first
+	held   []*kgo.Record // were fetched and not given yet
 }
 
 // Run is a member of the group until the context ends. It returns after every owner has returned.
@@ -245,16 +246,23 @@ func (p *Partition) Start(ctx context.Context, offset int64) error {
 	return nil
 }
 
-// Poll waits for records and gives at most limit of them, in order. It returns the context's error when that ends.
+// pollBytes bounds the values of the records that one Poll gives, the last one not counted. A thousand of the longest
+// commands would be 96 MB to hold, to write and to store at once; what compresses well can be far more, as brokers bound what
+// comes over the wire. Five hundred messages of people are a fiftieth of it.
+const pollBytes = 8 << 20
+
+// Poll waits for records and gives at most limit of them, and no more than 8 MiB and one record, in order. It returns the
+// context's error when that ends.
 func (p *Partition) Poll(ctx context.Context, limit int) ([]*kgo.Record, error) {
 	if err := p.fault; err != nil {
 		p.fault = nil
 		return nil, err
 	}
 	var records []*kgo.Record
+	room := pollBytes
 	for len(records) == 0 {
 		var err error
-		if records, err = p.fetch(ctx, limit); err != nil {
+		if records, err = p.fetch(ctx, limit, &room); err != nil {
 			return nil, err
 		}
 		if err := ctx.Err(); err != nil && len(records) == 0 {
@@ -265,9 +273,9 @@ func (p *Partition) Poll(ctx context.Context, limit int) ([]*kgo.Record, error) 
 		// What was fetched beforehand is what had come when the last batch was given out; much more has come since, and
 		// is one round trip away. A batch costs its owner a transaction, whether it is small or large.
 		waiting, cancel := context.WithTimeout(ctx, p.Company)
-		for len(records) < limit && waiting.Err() == nil && p.fault == nil {
+		for len(records) < limit && room > 0 && waiting.Err() == nil && p.fault == nil {
 			var more []*kgo.Record
-			more, p.fault = p.fetch(waiting, limit-len(records))
+			more, p.fault = p.fetch(waiting, limit-len(records), &room)
 			records = append(records, more...)
 		}
 		cancel()
@@ -279,7 +287,11 @@ func (p *Partition) Poll(ctx context.Context, limit int) ([]*kgo.Record, error) 
 // crowd is how many records the last batch must have had for the next one to wait for company. A lone record never waits.
 const crowd = 8
 
-func (p *Partition) fetch(ctx context.Context, limit int) ([]*kgo.Record, error) {
+// fetch gives what is held, or else what comes, as long as there is room for it.
+func (p *Partition) fetch(ctx context.Context, limit int, room *int) ([]*kgo.Record, error) {
+	if len(p.held) > 0 {
+		return p.give(limit, room), nil
+	}
 	fetches := p.reader.PollRecords(ctx, limit)
 	var fault error
 	fetches.EachPartition(func(f kgo.FetchTopicPartition) {
@@ -290,14 +302,27 @@ func (p *Partition) fetch(ctx context.Context, limit int) ([]*kgo.Record, error)
 			p.end = f.HighWatermark
 		}
 	})
-	records := fetches.Records()
-	if len(records) > 0 {
-		p.next = records[len(records)-1].Offset + 1
-	}
+	p.held = fetches.Records()
+	records := p.give(limit, room)
 	if fault != nil {
 		return records, fmt.Errorf("reading %s/%d at %d: %w", p.Topic, p.ID, p.next, fault)
 	}
 	return records, nil
+}
+
+// give takes records from those that are held.
+func (p *Partition) give(limit int, room *int) []*kgo.Record {
+	n := 0
+	for n < len(p.held) && n < limit && *room > 0 {
+		*room -= len(p.held[n].Value)
+		p.next = p.held[n].Offset + 1
+		n++
+	}
+	records := p.held[:n:n]
+	if p.held = p.held[n:]; len(p.held) == 0 {
+		p.held = nil
+	}
+	return records
 }
 
 // Lag tells how many offsets lie between what Poll gave last and the end of the log as far as it is known.
@@ -309,7 +334,7 @@ func (p *Partition) Done(next int64) { p.done(next) }
 func (p *Partition) close() {
 	if p.reader != nil {
 		p.reader.Close()
-		p.reader = nil
+		p.reader, p.held, p.fault = nil, nil, nil
 	}
 }
 

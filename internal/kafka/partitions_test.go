@@ -144,6 +144,45 @@ func TestPartition_WaitsForCompanyOnlyInACrowd(t *testing.T) {
 	}
 }
 
+// What a batch costs its owner to hold and to write is bounded, however well it was compressed.
+func TestPartition_GivesNoMoreBytesThanABatchMayHave(t *testing.T) {
+	cfg := broker(t)
+	cl, err := kgo.NewClient(kgo.SeedBrokers(cfg.Brokers...), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchMaxBytes(64<<20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	const n, size = 20, 1 << 20
+	for range n {
+		if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: TopicInbound, Value: make([]byte, size)}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := open(t, cfg, 0)
+	p.Company = time.Millisecond
+	if err := p.Start(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	for got := int64(0); got < n; {
+		records, err := p.Poll(t.Context(), 500)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(records)*size > pollBytes {
+			t.Fatalf("a poll gave %d MiB", len(records))
+		}
+		for _, r := range records {
+			if r.Offset != got {
+				t.Fatalf("%d follows %d", r.Offset, got-1)
+			}
+			got++
+		}
+		if p.Lag() != n-got {
+			t.Errorf("it lags by %d behind %d of %d", p.Lag(), got, n)
+		}
+	}
+}
+
 // Reading on from where the log does not reach any more, or not yet, would lose records silently or double them.
 func TestReading_RefusesALogThatDoesNotFit(t *testing.T) {
 	cfg := broker(t)

@@ -87,6 +87,46 @@ func TestCommand_KeepsItsPublishedBytes(t *testing.T) {
 	}
 }
 
+// rejections has one rejection with every field set, and one of a record that was too long to be kept whole.
+func rejections() map[string]chat.Rejection {
+	whole := chat.Rejection{
+		Code: chat.CodeConflict, Message: "was used before", Field: "client_msg_id", First: &chat.FirstEvent{Seq: 3, MessageID: 4, SentAt: 5}, MovedTo: 6,
+		Inbound: chat.Position{Partition: 7, Offset: 8}, RejectedAt: 9, Producer: "crm", ContentType: ContentTypeJSON, Record: []byte("{}"),
+		Conversation: group, Sender: 10, ClientMsgID: "c",
+	}
+	cut := chat.Rejection{Code: chat.CodeTooLarge, Record: []byte("the beginning"), RecordBytes: 2_000_000, RecordHash: bytes.Repeat([]byte{0xab}, 32)}
+	return map[string]chat.Rejection{"rejection": whole, "rejection-cut": cut}
+}
+
+// TestRejection_KeepsItsPublishedBytes is as TestCommand_KeepsItsPublishedBytes.
+func TestRejection_KeepsItsPublishedBytes(t *testing.T) {
+	for name, r := range rejections() {
+		got := hex.EncodeToString(EncodeRejection(&r))
+		path := filepath.Join("testdata", "v1", name+".hex")
+		raw, err := os.ReadFile(path)
+		if errors.Is(err, os.ErrNotExist) && os.Getenv("UPDATE_GOLDEN") != "" {
+			if err := os.WriteFile(path, []byte(got+"\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := strings.TrimSpace(string(raw))
+		if got != want {
+			t.Errorf("%s is written as\n%s, was\n%s", name, got, want)
+		}
+		sample, err := hex.DecodeString(want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if back, err := DecodeRejection(sample); err != nil || !reflect.DeepEqual(back, r) {
+			t.Errorf("%s is read as %+v, was %+v: %v", name, back, r, err)
+		}
+	}
+}
+
 func TestCommand_SaysTheSameInJSONAndProtobuf(t *testing.T) {
 	hasher, err := chat.NewHasher([]byte("a key for the tests"))
 	if err != nil {

@@ -280,7 +280,10 @@ type Rejection struct {
 	RejectedAt  int64    // ms
 	Producer    string
 	ContentType string // of Record, as the header of the inbound record said
-	Record      []byte // the command as it came
+	Record      []byte // the command as it came; of a huge one the beginning, see Bound
+	// RecordBytes and RecordHash (SHA-256) are of the whole record, where Record is only its beginning; else they are empty.
+	RecordBytes int64
+	RecordHash  []byte
 	// Conversation, Sender and ClientMsgID are the command's, where it could be read that far.
 	Conversation ConversationID
 	Sender       UserID

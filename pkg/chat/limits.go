@@ -13,4 +13,10 @@ const (
 	MaxProducerBytes     = 64
 	// MaxCommandBytes bounds a record of im.inbound: the largest content, the largest lists, and room for the rest.
 	MaxCommandBytes = 96 << 10
+	// MaxRejectedBytes is how much of a record a Rejection keeps. The log takes 1 MiB, and that leaves room for the rest of
+	// the note; whatever could have been a command is kept whole ten times over.
+	MaxRejectedBytes = 1<<20 - 8<<10
+	// MaxRejectedTextBytes bounds each text of a Rejection that somebody else may have written: names of fields, headers,
+	// ids. It is more than what any of them may have, so that what is cut is never mistaken for what was meant.
+	MaxRejectedTextBytes = 512
 )

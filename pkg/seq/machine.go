@@ -330,6 +330,7 @@ func (b *Batch) reject(r *Record, refusal *chat.Error, first *chat.FirstEvent) *
 	if c := r.Command; c != nil {
 		rejection.Conversation, rejection.Sender, rejection.ClientMsgID = c.Conversation, c.Sender, c.ClientMsgID
 	}
+	rejection.Bound()
 	return rejection
 }
 

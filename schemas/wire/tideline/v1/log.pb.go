@@ -1253,13 +1253,17 @@ type Rejection struct {
 	RejectedAt  int64     `protobuf:"varint,7,opt,name=rejected_at,json=rejectedAt,proto3" json:"rejected_at,omitempty"`
 	Producer    string    `protobuf:"bytes,8,opt,name=producer,proto3" json:"producer,omitempty"`
 	ContentType string    `protobuf:"bytes,9,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
-	// The command as it came.
+	// The command as it came. Of a record of more than 1,040,384 bytes (1 MiB less 8 KiB) the beginning; nothing that is
+	// valid comes near that. Texts of this message are cut at 512 bytes.
 	Record         []byte `protobuf:"bytes,10,opt,name=record,proto3" json:"record,omitempty"`
 	ConversationId string `protobuf:"bytes,11,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
 	SenderId       int64  `protobuf:"varint,12,opt,name=sender_id,json=senderId,proto3" json:"sender_id,omitempty"`
 	ClientMsgId    string `protobuf:"bytes,13,opt,name=client_msg_id,json=clientMsgId,proto3" json:"client_msg_id,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Length and SHA-256 of the whole record, where record is only its beginning; else absent.
+	RecordBytes   int64  `protobuf:"varint,14,opt,name=record_bytes,json=recordBytes,proto3" json:"record_bytes,omitempty"`
+	RecordSha256  []byte `protobuf:"bytes,15,opt,name=record_sha256,json=recordSha256,proto3" json:"record_sha256,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Rejection) Reset() {
@@ -1381,6 +1385,20 @@ func (x *Rejection) GetClientMsgId() string {
 		return x.ClientMsgId
 	}
 	return ""
+}
+
+func (x *Rejection) GetRecordBytes() int64 {
+	if x != nil {
+		return x.RecordBytes
+	}
+	return 0
+}
+
+func (x *Rejection) GetRecordSha256() []byte {
+	if x != nil {
+		return x.RecordSha256
+	}
+	return nil
 }
 
 // FirstEvent is what a sender needs to know of the event that its retry repeats.
@@ -1632,7 +1650,7 @@ const file_tideline_v1_log_proto_rawDesc = "" +
 	"\n" +
 	"moved_from\x18\f \x01(\v2\x15.tideline.v1.PositionR\tmovedFrom\x12#\n" +
 	"\rrejected_next\x18\r \x01(\x03R\frejectedNext\x12%\n" +
-	"\x04body\x18\x0e \x01(\v2\x11.tideline.v1.BodyR\x04body\"\xac\x03\n" +
+	"\x04body\x18\x0e \x01(\v2\x11.tideline.v1.BodyR\x04body\"\xf4\x03\n" +
 	"\tRejection\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x14\n" +
@@ -1648,7 +1666,9 @@ const file_tideline_v1_log_proto_rawDesc = "" +
 	" \x01(\fR\x06record\x12'\n" +
 	"\x0fconversation_id\x18\v \x01(\tR\x0econversationId\x12\x1b\n" +
 	"\tsender_id\x18\f \x01(\x03R\bsenderId\x12\"\n" +
-	"\rclient_msg_id\x18\r \x01(\tR\vclientMsgId\"V\n" +
+	"\rclient_msg_id\x18\r \x01(\tR\vclientMsgId\x12!\n" +
+	"\frecord_bytes\x18\x0e \x01(\x03R\vrecordBytes\x12#\n" +
+	"\rrecord_sha256\x18\x0f \x01(\fR\frecordSha256\"V\n" +
 	"\n" +
 	"FirstEvent\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x03R\x03seq\x12\x1d\n" +

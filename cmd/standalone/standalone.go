@@ -39,7 +39,7 @@ func Main(ctx context.Context, args, environ []string, stdout, stderr io.Writer)
 	// What differs from a cluster: sizes for one small machine, and no fence, as the broker runs in this process.
 	s.Kafka.Partitions, s.Kafka.Replication, s.Kafka.MinInSync = 8, 1, 1
 	s.Kafka.RetentionBytes, s.Kafka.SegmentBytes = embedded.RetentionBytes, embedded.SegmentBytes
-	s.Ingest.Fenced = false
+	s.Ingest.Fenced, s.Kafka.Plain = false, true
 	s.Ingest.WindowIDs, s.Ingest.CacheEntries, s.Ingest.MaxUnconfirmed = 10_000, 10_000, 40_000
 	s.Send.MaxLag = 20_000
 	code, goOn := config.Command("standalone", args, environ, stdout, stderr,

@@ -120,6 +120,11 @@ func (a *Archiver) own(ctx context.Context, p *kafka.Partition) error {
 			return err
 		}
 	}
+	if p.Next() > o.at.Next { // a marker was all that retention removed: from now on the position says so
+		if err := o.move(ctx, p.Next(), 0); err != nil {
+			return err
+		}
+	}
 	var last time.Time
 	for {
 		// Who keeps up waits a little, so that small inserts become fewer; who is behind does not.
@@ -135,7 +140,7 @@ func (a *Archiver) own(ctx context.Context, p *kafka.Partition) error {
 			return err
 		}
 		last = time.Now()
-		if err := o.take(ctx, records); err != nil {
+		if err := o.take(ctx, records, p.Next()); err != nil {
 			return err
 		}
 		p.Done(o.at.Next)
@@ -182,7 +187,7 @@ func (o *partition) fillLate(ctx context.Context, p *kafka.Partition) error {
 
 func readUpTo(ctx context.Context, p *kafka.Partition, to int64) ([]*kgo.Record, error) {
 	var all []*kgo.Record
-	for {
+	for p.Next() < to { // an intent ends behind a record, or behind the marker of a transaction
 		records, err := p.Poll(ctx, 10_000)
 		if err != nil {
 			return nil, err
@@ -191,17 +196,16 @@ func readUpTo(ctx context.Context, p *kafka.Partition, to int64) ([]*kgo.Record,
 			if r.Offset < to {
 				all = append(all, r)
 			}
-			// An intent ends behind a record, so that one at the last offset, or past it, is the end.
-			if r.Offset >= to-1 {
-				return all, nil
-			}
 		}
 	}
+	return all, nil
 }
 
-// take archives a range: intent, block, changes, position.
-func (o *partition) take(ctx context.Context, records []*kgo.Record) error {
-	to := records[len(records)-1].Offset + 1
+// take archives a range: intent, block, changes, position. A range without records has nothing but a position.
+func (o *partition) take(ctx context.Context, records []*kgo.Record, to int64) error {
+	if len(records) == 0 {
+		return o.move(ctx, to, 0)
+	}
 	if err := o.move(ctx, o.at.Next, to); err != nil {
 		return err
 	}

@@ -140,7 +140,8 @@ func runOn(d *disk, engine Engine, records []*kgo.Record) error {
 		}
 	}
 	for o.at.Next < int64(len(records)) {
-		if err := o.take(context.Background(), records[o.at.Next:min(o.at.Next+4, int64(len(records)))]); err != nil {
+		to := min(o.at.Next+4, int64(len(records)))
+		if err := o.take(context.Background(), records[o.at.Next:to], to); err != nil {
 			return err
 		}
 	}

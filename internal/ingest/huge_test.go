@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -48,6 +49,14 @@ func produce(t *testing.T, w *world, records ...*kgo.Record) {
 // number lets one owner work until everything before an offset has its outcome.
 func number(t *testing.T, w *world, until int64) {
 	t.Helper()
+	if err := numberFrom(t, w, seqtest.NewStore(11, 12), until); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// numberFrom is the same with what a store has; it gives the error with which the owner ended before.
+func numberFrom(t *testing.T, w *world, store seq.Store, until int64) error {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	hasher, err := chat.NewHasher([]byte("a key for the tests"))
@@ -61,7 +70,7 @@ func number(t *testing.T, w *world, until int64) {
 			Partition: w.partition, Hasher: hasher, WindowIDs: 100, CacheEntries: 100, MaxMembers: 10,
 			NextID: func() (int64, error) { id++; return id, nil },
 		},
-		Log: w.own(), Store: seqtest.NewStore(11, 12), Now: time.Now, Tell: func([]seq.Outcome) {}, Confirmed: func() seq.Checkpoint { return seq.Checkpoint{} },
+		Log: w.own(), Store: store, Now: time.Now, Tell: func([]seq.Outcome) {}, Confirmed: func() seq.Checkpoint { return seq.Checkpoint{} },
 		MaxBatch: 500, MaxUnconfirmed: 1 << 20, Waiting: func(bool) {},
 		Moved: func(next int64) {
 			if done = next >= until; done {
@@ -70,8 +79,9 @@ func number(t *testing.T, w *world, until int64) {
 		},
 	}
 	if err := o.Run(ctx); !done {
-		t.Fatalf("the owner ended before %d: %v", until, err)
+		return fmt.Errorf("the owner ended before %d: %w", until, err)
 	}
+	return nil
 }
 
 func TestPartitionLog_NumbersPastHugeRecordsOnTheEmbeddedBroker(t *testing.T) {

@@ -94,6 +94,7 @@ func New(cfg Config, kc kafka.Config, store Store, ids IDs, teller *Teller, trac
 	if err != nil {
 		return nil, err
 	}
+	kc.Plain = !cfg.Fenced
 	return &Service{
 		cfg: cfg, kafka: kc, store: store, ids: ids, teller: teller, tracer: tracer, hasher: hasher, log: log, metrics: metrics, id: id,
 		confirmed: map[int32]seq.Checkpoint{}, failedAt: map[int32]int64{},
@@ -179,6 +180,9 @@ func (s *Service) own(ctx context.Context, p *kafka.Partition) error {
 		},
 		Log: log, Store: s.store, Now: failpoint.Now, MaxBatch: s.cfg.MaxBatch, MaxUnconfirmed: s.cfg.MaxUnconfirmed,
 		Tell: func(outcomes []seq.Outcome) {
+			if len(outcomes) == 0 {
+				return // only the place has moved
+			}
 			s.metrics.count(outcomes)
 			s.teller.Tell(outcomes)
 		},

@@ -100,17 +100,17 @@ func (l *partitionLog) Start(ctx context.Context, offset int64) error {
 	return l.partition.Start(ctx, offset)
 }
 
-func (l *partitionLog) Poll(ctx context.Context, limit int) ([]seq.Record, error) {
+func (l *partitionLog) Poll(ctx context.Context, limit int) ([]seq.Record, int64, error) {
 	polled, err := l.partition.Poll(ctx, limit)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	l.polled = time.Now()
 	records := make([]seq.Record, len(polled))
 	for i, r := range polled {
 		records[i] = l.decode(r)
 	}
-	return records, nil
+	return records, l.partition.Next(), nil
 }
 
 func (l *partitionLog) decode(r *kgo.Record) seq.Record {

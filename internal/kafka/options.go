@@ -28,6 +28,9 @@ type Config struct {
 	Password       config.Secret `conf:"password" help:"SASL/SCRAM-SHA-512 password"`
 	RetentionBytes int64         `conf:"retention-bytes" help:"bytes a partition keeps at most, for topics that are created; 0 for no bound but time"`
 	SegmentBytes   int64         `conf:"segment-bytes" help:"size of a log segment, for topics that are created; 0 for the broker's default"`
+	// Plain tells that im.messages and im.rejected are written without transactions (ingest.fenced is false), which only
+	// the embedded broker allows. It is no setting of its own.
+	Plain bool
 }
 
 // DefaultConfig is for a cluster of three brokers.

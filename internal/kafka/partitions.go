@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -232,13 +231,11 @@ func (p *Partition) Start(ctx context.Context, offset int64) error {
 	if err != nil {
 		return err
 	}
-	if offset < start {
-		return fmt.Errorf("reading %s/%d from %d, which begins at %d: %w", p.Topic, p.ID, offset, start, ErrTruncated)
+	if offset, err = p.cfg.begin(p.Topic, p.ID, offset, start, end); err != nil {
+		return err
 	}
-	if offset > end {
-		return fmt.Errorf("reading %s/%d from %d, which ends at %d: the log lost records that were acknowledged, or is another one", p.Topic, p.ID, offset, end)
-	}
-	reader, err := p.cfg.NewReader(p.id, p.log, map[string]map[int32]kgo.Offset{p.Topic: {p.ID: kgo.NewOffset().At(offset)}})
+	// The markers of transactions are asked for: whoever has seen one can say that it needs nothing before its end.
+	reader, err := p.cfg.NewReader(p.id, p.log, map[string]map[int32]kgo.Offset{p.Topic: {p.ID: kgo.NewOffset().At(offset)}}, kgo.KeepControlRecords())
 	if err != nil {
 		return err
 	}
@@ -251,23 +248,24 @@ func (p *Partition) Start(ctx context.Context, offset int64) error {
 // comes over the wire. Five hundred messages of people are a fiftieth of it.
 const pollBytes = 8 << 20
 
+// markerWait is how long Poll waits behind a marker for records. Under load they come, and the marker costs nothing.
+const markerWait = time.Second
+
 // Poll waits for records and gives at most limit of them, and no more than 8 MiB and one record, in order. It returns the
 // context's error when that ends.
+//
+// What ends transactions, and what was taken back, has offsets in the log and is no record; Next counts it. Where nothing
+// else comes for a second, Poll gives no records and no error, so that the caller can move its place to Next: retention
+// may remove the marker together with all records before it, and a place before it would look like a loss.
 func (p *Partition) Poll(ctx context.Context, limit int) ([]*kgo.Record, error) {
 	if err := p.fault; err != nil {
 		p.fault = nil
 		return nil, err
 	}
-	var records []*kgo.Record
 	room := pollBytes
-	for len(records) == 0 {
-		var err error
-		if records, err = p.fetch(ctx, limit, &room); err != nil {
-			return nil, err
-		}
-		if err := ctx.Err(); err != nil && len(records) == 0 {
-			return nil, err
-		}
+	records, err := p.first(ctx, limit, &room)
+	if err != nil {
+		return nil, err
 	}
 	if p.crowd && p.Company > 0 {
 		// What was fetched beforehand is what had come when the last batch was given out; much more has come since, and
@@ -284,6 +282,29 @@ func (p *Partition) Poll(ctx context.Context, limit int) ([]*kgo.Record, error) 
 	return records, nil
 }
 
+// first waits until there are records, or markers and nothing behind them.
+func (p *Partition) first(ctx context.Context, limit int, room *int) (records []*kgo.Record, err error) {
+	for before := p.next; len(records) == 0 && p.next == before; {
+		if records, err = p.fetch(ctx, limit, room); err != nil {
+			return nil, err
+		}
+		if err := ctx.Err(); err != nil && len(records) == 0 {
+			return nil, err
+		}
+	}
+	waiting, cancel := context.WithTimeout(ctx, markerWait)
+	defer cancel()
+	for len(records) == 0 && waiting.Err() == nil {
+		if records, err = p.fetch(waiting, limit, room); err != nil {
+			return nil, err
+		}
+	}
+	if err := ctx.Err(); err != nil && len(records) == 0 {
+		return nil, err
+	}
+	return records, nil
+}
+
 // crowd is how many records the last batch must have had for the next one to wait for company. A lone record never waits.
 const crowd = 8
 
@@ -292,7 +313,7 @@ func (p *Partition) fetch(ctx context.Context, limit int, room *int) ([]*kgo.Rec
 	if len(p.held) > 0 {
 		return p.give(limit, room), nil
 	}
-	fetches := p.reader.PollRecords(ctx, limit)
+	fetches := p.reader.PollRecords(ctx, limit+1) // the marker behind a full batch comes along
 	var fault error
 	fetches.EachPartition(func(f kgo.FetchTopicPartition) {
 		if f.Err != nil && fault == nil && !errors.Is(f.Err, context.Canceled) && !errors.Is(f.Err, context.DeadlineExceeded) {
@@ -310,20 +331,27 @@ func (p *Partition) fetch(ctx context.Context, limit int, room *int) ([]*kgo.Rec
 	return records, nil
 }
 
-// give takes records from those that are held.
+// give takes records from those that are held, and passes the markers among and behind them.
 func (p *Partition) give(limit int, room *int) []*kgo.Record {
-	n := 0
-	for n < len(p.held) && n < limit && *room > 0 {
-		*room -= len(p.held[n].Value)
-		p.next = p.held[n].Offset + 1
-		n++
+	var records []*kgo.Record
+	for len(p.held) > 0 {
+		r := p.held[0]
+		if !r.Attrs.IsControl() {
+			if len(records) == limit || *room <= 0 {
+				return records
+			}
+			*room -= len(r.Value)
+			records = append(records, r)
+		}
+		p.next = r.Offset + 1
+		p.held = p.held[1:]
 	}
-	records := p.held[:n:n]
-	if p.held = p.held[n:]; len(p.held) == 0 {
-		p.held = nil
-	}
+	p.held = nil
 	return records
 }
+
+// Next gives the offset behind everything that Poll has given or passed.
+func (p *Partition) Next() int64 { return p.next }
 
 // Lag tells how many offsets lie between what Poll gave last and the end of the log as far as it is known.
 func (p *Partition) Lag() int64 { return max(p.end-p.next, 0) }
@@ -335,87 +363,6 @@ func (p *Partition) close() {
 	if p.reader != nil {
 		p.reader.Close()
 		p.reader, p.held, p.fault = nil, nil, nil
-	}
-}
-
-// Bounds gives the offset of the first record of a partition and the one after its last committed record.
-//
-// While a transaction is open or being settled the committed end lies before the end. Whoever must know the last record
-// fences the writer off first, which is answered only when its transactions are settled.
-func Bounds(ctx context.Context, cfg Config, clientID string, log *slog.Logger, topic string, partition int32) (start, end int64, err error) {
-	cl, err := cfg.NewAdmin(clientID, log)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer cl.Close()
-	adm := kadm.NewClient(cl)
-	one := func(list kadm.ListedOffsets, err error) (int64, error) {
-		if err != nil {
-			return 0, fmt.Errorf("asking for the bounds of %s/%d: %w", topic, partition, err)
-		}
-		o, ok := list.Lookup(topic, partition)
-		if !ok {
-			return 0, fmt.Errorf("asking for the bounds of %s/%d: no such partition", topic, partition)
-		}
-		if o.Err != nil {
-			return 0, fmt.Errorf("asking for the bounds of %s/%d: %w", topic, partition, o.Err)
-		}
-		return o.Offset, nil
-	}
-	if start, err = one(adm.ListStartOffsets(ctx, topic)); err != nil {
-		return 0, 0, err
-	}
-	if end, err = one(adm.ListCommittedOffsets(ctx, topic)); err != nil {
-		return 0, 0, err
-	}
-	return start, end, nil
-}
-
-// ReadToEnd gives every committed record of a partition from an offset to the end that the log has when it is called.
-// It returns that end, and ErrTruncated where the log begins after from. The writer of the partition must be fenced off,
-// or be the caller.
-func ReadToEnd(ctx context.Context, cfg Config, clientID string, log *slog.Logger, topic string, partition int32, from int64, each func(*kgo.Record) error) (int64, error) {
-	start, end, err := Bounds(ctx, cfg, clientID, log, topic, partition)
-	if err != nil {
-		return 0, err
-	}
-	if from < start {
-		return 0, fmt.Errorf("reading %s/%d from %d, which begins at %d: %w", topic, partition, from, start, ErrTruncated)
-	}
-	if from > end {
-		return 0, fmt.Errorf("reading %s/%d from %d, which ends at %d: the log lost records that were acknowledged, or is another one", topic, partition, from, end)
-	}
-	if from == end {
-		return end, nil
-	}
-	// The last offset before the end may be a marker of a transaction: it is asked for, so that the end is seen.
-	reader, err := cfg.NewReader(clientID, log, map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().At(from)}}, kgo.KeepControlRecords())
-	if err != nil {
-		return 0, err
-	}
-	defer reader.Close()
-	for {
-		fetches := reader.PollFetches(ctx)
-		if err := ctx.Err(); err != nil {
-			return 0, fmt.Errorf("reading %s/%d to its end: %w", topic, partition, err)
-		}
-		for _, f := range fetches.Errors() {
-			return 0, fmt.Errorf("reading %s/%d to its end: %w", topic, partition, f.Err)
-		}
-		for it := fetches.RecordIter(); !it.Done(); {
-			r := it.Next()
-			if r.Offset >= end {
-				return end, nil
-			}
-			if !r.Attrs.IsControl() {
-				if err := each(r); err != nil {
-					return 0, err
-				}
-			}
-			if r.Offset == end-1 {
-				return end, nil
-			}
-		}
 	}
 }
 

@@ -211,6 +211,77 @@ func TestReading_RefusesALogThatDoesNotFit(t *testing.T) {
 	}
 }
 
+// Where every record is written in a transaction the last offset is a marker, and can be missed; nothing else can.
+func TestReading_MissesNothingInAnEmptyLogThatLacksOneMarker(t *testing.T) {
+	for _, c := range []struct {
+		what             string
+		plain            bool
+		topic            string
+		from, start, end int64
+		ok               bool
+	}{
+		{"the marker was removed", false, TopicMessages, 9, 10, 10, true},
+		{"the same for rejections", false, TopicRejected, 9, 10, 10, true},
+		{"a record and its marker were removed", false, TopicMessages, 8, 10, 10, false},
+		{"what was removed may belong to what is there", false, TopicMessages, 9, 10, 12, false},
+		{"without transactions it was a record", true, TopicMessages, 9, 10, 10, false},
+		{"others write to im.inbound as they like", false, TopicInbound, 9, 10, 10, false},
+	} {
+		at, err := (&Config{Plain: c.plain}).begin(c.topic, 0, c.from, c.start, c.end)
+		if c.ok && (err != nil || at != c.end) || !c.ok && !errors.Is(err, ErrTruncated) {
+			t.Errorf("%s: it begins at %d, %v", c.what, at, err)
+		}
+	}
+}
+
+func TestPartition_CountsWhatIsNoRecord(t *testing.T) {
+	cfg := broker(t)
+	cl, err := cfg.NewOwnerProducer("tests", "tests-0", quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	transaction := func(how kgo.TransactionEndTry, n int) {
+		t.Helper()
+		if err := cl.BeginTransaction(); err != nil {
+			t.Fatal(err)
+		}
+		for range n {
+			if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: TopicInbound, Partition: 3}).FirstErr(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := cl.EndTransaction(t.Context(), how); err != nil {
+			t.Fatal(err)
+		}
+	}
+	transaction(kgo.TryCommit, 2) // 0, 1, and a marker at 2
+	p := open(t, cfg, 3)
+	if err := p.Start(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	poll := func(limit, records int, next int64) {
+		t.Helper()
+		got, err := p.Poll(t.Context(), limit)
+		if err != nil || len(got) != records || p.Next() != next {
+			t.Fatalf("a poll gave %d records and is at %d, want %d and %d: %v", len(got), p.Next(), records, next, err)
+		}
+	}
+	poll(2, 2, 3) // the marker comes along with a full batch
+	transaction(kgo.TryAbort, 3)
+	poll(10, 0, 7) // nothing but what was taken back
+	transaction(kgo.TryAbort, 1)
+	transaction(kgo.TryCommit, 1)
+	for p.Next() < 11 {
+		if _, err := p.Poll(t.Context(), 10); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if p.Lag() != 0 {
+		t.Errorf("at the end it lags by %d", p.Lag())
+	}
+}
+
 // Retention may overtake an owner that was at its place when it began.
 func TestPartition_TellsWhenRetentionOvertakesIt(t *testing.T) {
 	cfg := broker(t)

@@ -59,12 +59,18 @@ func (c *consumer) own(ctx context.Context, p *kafka.Partition) error {
 			return err
 		}
 	}
+	if p.Next() > at { // a marker was all that retention removed: from now on the position says so
+		if err := c.applyPatiently(ctx, p.ID, at, p.Next(), nil); err != nil {
+			return err
+		}
+		at = p.Next()
+	}
 	for {
 		records, err := p.Poll(ctx, 1000)
 		if err != nil {
 			return err
 		}
-		to := records[len(records)-1].Offset + 1
+		to := p.Next()
 		if err := c.applyPatiently(ctx, p.ID, at, to, records); err != nil {
 			return err
 		}

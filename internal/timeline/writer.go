@@ -94,6 +94,11 @@ func (w *Writer) own(ctx context.Context, p *kafka.Partition) error {
 		}
 		return err
 	}
+	if p.Next() > o.at.MessagesNext { // a marker was all that retention removed: from now on the position says so
+		if err := o.take(ctx, nil); err != nil {
+			return err
+		}
+	}
 	for {
 		records, err := p.Poll(ctx, w.maxBatch)
 		if err != nil {
@@ -144,11 +149,12 @@ func known(e *chat.Event) bool {
 	return e.Kind == chat.KindMessage || e.Kind.IsNotice() || e.Kind.HasTarget()
 }
 
-// take stores records and tells of them. It returns when that is done, or an error that ends the owner.
+// take stores records and tells of them, and moves the position past whatever else was read. It returns when that is done,
+// or an error that ends the owner.
 func (o *partition) take(ctx context.Context, records []*kgo.Record) error {
 	began := time.Now()
 	to := o.at
-	to.BatchFrom, to.MessagesNext = o.at.MessagesNext, records[len(records)-1].Offset+1
+	to.BatchFrom, to.MessagesNext = o.at.MessagesNext, o.p.Next()
 	to.MarksDirty = o.dirty
 	entries := make([]core.Entry, 0, len(records))
 	raw := make(map[int64]*kgo.Record, len(records))

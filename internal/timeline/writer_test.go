@@ -115,6 +115,8 @@ var group = chat.GroupConversation(42)
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
+	cfg := kafka.DefaultConfig()
+	cfg.Plain = true
 	broker, err := embedded.StartBroker(t.TempDir(), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -123,8 +125,12 @@ func newRig(t *testing.T) *rig {
 	stopped := make(chan struct{})
 	go func() { defer close(stopped); _ = broker.Run(stop) }()
 	t.Cleanup(func() { cancel(); <-stopped })
-	cfg := kafka.DefaultConfig()
-	cfg.Brokers, cfg.Partitions, cfg.Replication, cfg.MinInSync = []string{broker.Addr()}, 1, 1, 1
+	return newRigOn(t, cfg, broker.Addr())
+}
+
+func newRigOn(t *testing.T, cfg kafka.Config, addr string) *rig {
+	t.Helper()
+	cfg.Brokers, cfg.Partitions, cfg.Replication, cfg.MinInSync = []string{addr}, 1, 1, 1
 	admin, err := cfg.NewAdmin("test", quiet)
 	if err != nil {
 		t.Fatal(err)
@@ -215,7 +221,7 @@ func (r *rig) events(events ...chat.Event) {
 // until waits for something that another goroutine brings about.
 func (r *rig) until(what string, is func() bool) {
 	r.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !is() {
 		if time.Now().After(deadline) {
 			r.t.Fatalf("it did not come to it that %s", what)

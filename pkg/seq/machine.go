@@ -148,6 +148,7 @@ func (m *Machine) evict(c *conversation) {
 type Batch struct {
 	machine *Machine
 	now     int64
+	next    int64 // of im.inbound, behind the records and whatever else was read
 	records []Record
 	need    Need
 
@@ -174,10 +175,11 @@ type readyRecord struct {
 }
 
 // Begin looks at the shape of some records (in the order of the log, from where the machine stands) and finds out what
-// has to be loaded to judge them. The time is in ms.
-func (m *Machine) Begin(records []Record, now int64) *Batch {
+// has to be loaded to judge them. Next is the offset behind everything that was read; there may be no records, if it has
+// moved. The time is in ms.
+func (m *Machine) Begin(records []Record, next, now int64) *Batch {
 	b := &Batch{
-		machine: m, now: now, records: records, ready: make([]readyRecord, len(records)),
+		machine: m, now: now, next: next, records: records, ready: make([]readyRecord, len(records)),
 		known: map[idKey]idEntry{}, users: map[chat.UserID]bool{}, targets: map[TargetKey]Target{},
 	}
 	asked := newAsked(&b.need)
@@ -256,13 +258,17 @@ func (b *Batch) Decide(loaded Loaded) error {
 		}
 		b.Outcomes = append(b.Outcomes, Outcome{Record: r, Event: event, Rejection: rejection})
 	}
-	last := b.Outcomes[len(b.Outcomes)-1]
-	if last.Event == nil {
+	m.inboundNext = b.next
+	if len(b.Rest) > 0 {
+		m.inboundNext = b.Rest[0].Offset
+	}
+	// Whoever takes over goes on behind the last event: where that is not the end of what was dealt with (a rejection, or
+	// the marker of a transaction), a record says so.
+	if n := len(b.events); n == 0 || b.events[n-1].InboundOffset+1 < m.inboundNext {
 		b.events = append(b.events, &chat.Event{
-			Kind: chat.KindProgress, InboundOffset: last.Record.Offset, RejectedNext: m.rejectedNext, SentAt: b.now,
+			Kind: chat.KindProgress, InboundOffset: m.inboundNext - 1, RejectedNext: m.rejectedNext, SentAt: b.now,
 		})
 	}
-	m.inboundNext = last.Record.Offset + 1
 	for offset := range m.found {
 		if offset < m.inboundNext {
 			delete(m.found, offset)
@@ -345,8 +351,8 @@ func (b *Batch) Asides() []Outcome {
 	return asides
 }
 
-// Events gives what is written to im.messages, in order. It is never empty: a batch that ends without an event ends with
-// a progress record.
+// Events gives what is written to im.messages, in order. It is never empty: a batch that ends without an event, or
+// before offsets that are no records, ends with a progress record.
 func (b *Batch) Events() []*chat.Event { return b.events }
 
 // Settle says that everything is written: the offset behind the last rejection (or the former one, where there was

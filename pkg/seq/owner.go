@@ -25,8 +25,10 @@ type Log interface {
 	Asides(ctx context.Context, from int64, each func(AsideRecord) error) error
 	// Start begins to read im.inbound at an offset, before the first Poll.
 	Start(ctx context.Context, offset int64) error
-	// Poll waits for records of im.inbound and gives at most limit.
-	Poll(ctx context.Context, limit int) ([]Record, error)
+	// Poll waits for records of im.inbound and gives at most limit, with the offset behind everything that it has read. It
+	// may give no records and an offset that has moved: a log has offsets without a record (markers of transactions), and
+	// an owner that has passed one needs nothing before it any more.
+	Poll(ctx context.Context, limit int) (records []Record, next int64, err error)
 	// WriteAside writes rejections to im.rejected and moves to im.inbound, all or nothing where the Log is fenced; a
 	// move is written before the note of it. It gives the offset behind the last record in im.rejected.
 	WriteAside(ctx context.Context, asides []Outcome) (rejectedNext int64, err error)
@@ -78,17 +80,18 @@ func (o *Owner) Run(ctx context.Context) error {
 		return err
 	}
 	var rest []Record
+	var next int64
 	for {
 		if err := o.awaitStore(ctx, m); err != nil {
 			return err
 		}
 		records := rest
 		if len(records) == 0 {
-			if records, err = o.Log.Poll(ctx, o.MaxBatch); err != nil {
+			if records, next, err = o.Log.Poll(ctx, o.MaxBatch); err != nil {
 				return fmt.Errorf("reading inbound records: %w", err)
 			}
 		}
-		if rest, err = o.number(ctx, m, records); err != nil {
+		if rest, err = o.number(ctx, m, records, next); err != nil {
 			return err
 		}
 	}
@@ -142,8 +145,8 @@ func (o *Owner) awaitStore(ctx context.Context, m *Machine) error {
 }
 
 // number gives records their outcomes and returns those that have to wait for the next batch.
-func (o *Owner) number(ctx context.Context, m *Machine, records []Record) ([]Record, error) {
-	b := m.Begin(records, o.Now().UnixMilli())
+func (o *Owner) number(ctx context.Context, m *Machine, records []Record, next int64) ([]Record, error) {
+	b := m.Begin(records, next, o.Now().UnixMilli())
 	var loaded Loaded
 	if need := b.Need(); !need.Empty() {
 		var err error

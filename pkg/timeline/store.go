@@ -15,7 +15,7 @@ var ErrFenced = errors.New("the partition's position was moved by another writer
 var ErrUnstorable = errors.New("the store can never take this event")
 
 // Position is how far the timeline of one partition has come. It is stored in the transaction that stores the rows.
-// Offsets named Next are those of the first record not dealt with yet.
+// Offsets named Next are those behind everything that was dealt with; what is no record (markers of transactions) counts.
 type Position struct {
 	Partition    int32
 	MessagesNext int64 // im.messages

@@ -125,7 +125,7 @@ func (l *memoryLog) Asides(ctx context.Context, from int64, each func(seq.AsideR
 
 func (l *memoryLog) Start(_ context.Context, offset int64) error { l.next = int(offset); return nil }
 
-func (l *memoryLog) Poll(ctx context.Context, limit int) ([]seq.Record, error) {
+func (l *memoryLog) Poll(ctx context.Context, limit int) ([]seq.Record, int64, error) {
 	for {
 		l.m.mu.Lock()
 		n := min(limit, len(l.m.inbound)-l.next)
@@ -138,14 +138,14 @@ func (l *memoryLog) Poll(ctx context.Context, limit int) ([]seq.Record, error) {
 			}
 			l.next += n
 			l.m.mu.Unlock()
-			return out, nil
+			return out, int64(l.next), nil
 		}
 		more := l.m.more
 		l.m.mu.Unlock()
 		select {
 		case <-more:
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, 0, ctx.Err()
 		}
 	}
 }

@@ -1100,7 +1100,8 @@ type Event struct {
 	BodyHash []byte `protobuf:"bytes,8,opt,name=body_hash,json=bodyHash,proto3" json:"body_hash,omitempty"`
 	SentAt   int64  `protobuf:"varint,9,opt,name=sent_at,json=sentAt,proto3" json:"sent_at,omitempty"`
 	Producer string `protobuf:"bytes,10,opt,name=producer,proto3" json:"producer,omitempty"`
-	// Offset of the inbound record that became this event, in the inbound partition of the same number.
+	// Offset of the inbound record that became this event, in the inbound partition of the same number. Of progress: of the
+	// last one that was dealt with; it may be a marker of a transaction.
 	InboundOffset int64 `protobuf:"varint,11,opt,name=inbound_offset,json=inboundOffset,proto3" json:"inbound_offset,omitempty"`
 	// Where the record was produced to, if it had to be moved.
 	MovedFrom *Position `protobuf:"bytes,12,opt,name=moved_from,json=movedFrom,proto3" json:"moved_from,omitempty"`

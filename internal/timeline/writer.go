@@ -326,7 +326,7 @@ func (o *partition) park(ctx context.Context, r *kgo.Record, why error) error {
 	}
 }
 
-// tell writes one hint per conversation, once the store has everything that it speaks of.
+// tell writes the hints of a batch, once the store has everything that they speak of.
 func (o *partition) tell(ctx context.Context, entries []core.Entry, _ []core.Conversation, repeat bool) error {
 	hints := Hints(entries, repeat, time.Now().UnixMilli())
 	if len(hints) == 0 {
@@ -354,14 +354,20 @@ func (o *partition) tell(ctx context.Context, entries []core.Entry, _ []core.Con
 	}
 }
 
-// Hints gives what im.notify says of some events, in order: one for each conversation.
+// maxHintChanges bounds the changes of membership that a hint names before it takes another event: with the largest event,
+// 2,500 of about 20 bytes. A batch may have a hundred times that, which the log would not take as one record.
+const maxHintChanges = 2000
+
+// Hints gives what im.notify says of some events, in order: one for each conversation. Where that would name too many
+// members there are several, and each tells of the conversation up to its own last event.
 func Hints(entries []core.Entry, repeat bool, now int64) []chat.Notify {
 	at := map[chat.ConversationID]int{}
 	var hints []chat.Notify
 	for i := range entries {
 		e := &entries[i].Event
+		changes := core.Changes(e, e.Seq == 1)
 		n, there := at[e.Conversation]
-		if !there {
+		if !there || len(changes) > 0 && len(hints[n].Members) >= maxHintChanges {
 			n = len(hints)
 			at[e.Conversation] = n
 			hints = append(hints, chat.Notify{Conversation: e.Conversation, Repeat: repeat, At: now})
@@ -371,7 +377,7 @@ func Hints(entries []core.Entry, repeat bool, now int64) []chat.Notify {
 		if target := e.TargetSeq(); target > 0 {
 			h.ChangedSeqs = append(h.ChangedSeqs, target)
 		}
-		h.Members = append(h.Members, core.Changes(e, e.Seq == 1)...)
+		h.Members = append(h.Members, changes...)
 		if e.Message != nil && e.Message.Receipt {
 			h.Asked = append(h.Asked, chat.Asked{Seq: e.Seq, Sender: e.Sender})
 		}

@@ -207,7 +207,7 @@ func (b *batch) loadHeads(ctx context.Context) error {
 }
 
 func (b *batch) insertRows(ctx context.Context, entries []timeline.Entry) error {
-	return chunks(entries, 250, func(part []timeline.Entry) error {
+	return heavyChunks(entries, 250, rowBytes, func(part []timeline.Entry) error {
 		args := make([]any, 0, 16*len(part))
 		for i := range part {
 			row := timeline.RowOf(&part[i].Event)
@@ -225,6 +225,19 @@ func (b *batch) insertRows(ctx context.Context, entries []timeline.Entry) error 
 		}
 		return nil
 	})
+}
+
+// rowBytes tells about how much a row weighs in a statement.
+func rowBytes(e *timeline.Entry) int {
+	const ids = 256 // numbers, ids and the hash, written out
+	if m := e.Event.Message; m != nil {
+		n := ids + len(m.Content) + 10*len(m.Recipients)
+		if m.Mentions != nil {
+			n += 10 * len(m.Mentions.UserIDs)
+		}
+		return n
+	}
+	return ids + len(timeline.RowOf(&e.Event).Content)
 }
 
 // insertRow inserts one row; where its client id is taken, as a tombstone that points at the first.

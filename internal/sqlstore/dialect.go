@@ -128,5 +128,28 @@ func chunks[T any](list []T, size int, each func([]T) error) error {
 	return nil
 }
 
+// maxStatementBytes bounds what the values of one statement weigh. Written out, a quote or a backslash takes two bytes, so
+// that a packet has at most twice that and one row: a quarter of what MariaDB takes by default, and less than a MySQL
+// that was set to the least that is documented (max_allowed_packet of 4 MiB).
+const maxStatementBytes = 1 << 20
+
+// heavyChunks calls each with pieces of at most size that weigh at most maxStatementBytes, or are one.
+func heavyChunks[T any](list []T, size int, weigh func(*T) int, each func([]T) error) error {
+	for len(list) > 0 {
+		n, bytes := 1, weigh(&list[0])
+		for n < len(list) && n < size {
+			if bytes += weigh(&list[n]); bytes > maxStatementBytes {
+				break
+			}
+			n++
+		}
+		if err := each(list[:n]); err != nil {
+			return err
+		}
+		list = list[n:]
+	}
+	return nil
+}
+
 // null turns 0 into NULL.
 func null(n int64) sql.NullInt64 { return sql.NullInt64{Int64: n, Valid: n != 0} }

@@ -301,6 +301,41 @@ func TestWriter_TellsOnlyWhatTheStoreHas(t *testing.T) {
 	r.until("the fast marks have followed", func() bool { followed, _ := r.marks.counts(); return followed == 41 })
 }
 
+// A batch that the store cannot take within its time, or at all, comes through in pieces, and the next ones begin smaller.
+func TestWriter_GivesTheStoreLessWhereItDoesNotTakeABatch(t *testing.T) {
+	r := newRig(t)
+	const most = 12
+	var mu sync.Mutex
+	refused := 0
+	r.store.fail(func(_, _ core.Position, entries []core.Entry) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if len(entries) > most {
+			refused++
+			return context.DeadlineExceeded
+		}
+		return nil
+	}, nil)
+	events := []chat.Event{r.create()}
+	for range 39 {
+		events = append(events, r.message())
+	}
+	r.events(events...)
+	r.start()
+	r.until("all is told", func() bool { return r.told(40) })
+	if rows := r.rows(); len(rows) != 40 {
+		t.Errorf("%d rows, want 40", len(rows))
+	}
+	if parked := r.parked(); len(parked) != 0 {
+		t.Errorf("%d records were parked, and nothing was wrong with them", len(parked))
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if refused == 0 || refused > 2*triesOfABatch {
+		t.Errorf("the store was asked %d times for more than it takes", refused)
+	}
+}
+
 func TestWriter_RepeatsTheHintsOfABatchAfterWhichItsPredecessorDied(t *testing.T) {
 	r := newRig(t)
 	stop := r.start()

@@ -64,11 +64,13 @@ func (o *partition) store1(ctx context.Context, to core.Position, entries []core
 	return all, stored, nil
 }
 
-// upTo is a position on the way to another, before an offset. What it says of inbound records and stamps stays behind
-// until the whole batch is stored: that only makes a takeover read a little more.
+// upTo is a position on the way to another, before an offset. What it says of inbound records stays behind until the
+// whole batch is stored: that only makes a takeover read a little more. The highest stamp does not: it must be no lower
+// than that of any event before the offset, or a takeover would think that it remembers a client id that it does not, and
+// number its retry again. Higher only costs a look into the store.
 func upTo(at, to core.Position, offset int64) core.Position {
 	step := at
-	step.MessagesNext, step.BatchFrom, step.MarksDirty = offset, to.BatchFrom, to.MarksDirty
+	step.MessagesNext, step.BatchFrom, step.MarksDirty, step.HighestStamp = offset, to.BatchFrom, to.MarksDirty, to.HighestStamp
 	return step
 }
 

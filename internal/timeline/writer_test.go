@@ -336,6 +336,37 @@ func TestWriter_GivesTheStoreLessWhereItDoesNotTakeABatch(t *testing.T) {
 	}
 }
 
+// Whoever takes over numbering believes the position: a client id with a stamp above its highest was never numbered.
+func TestWriter_NeverStoresARowWithAStampAboveItsPosition(t *testing.T) {
+	r := newRig(t)
+	create, first, hopeless := r.create(), r.message(), r.message()
+	first.ClientMsgID = "01900000-2000-7000-8000-000000000001"
+	hopeless.ClientMsgID = strings.Repeat("x", chat.MaxClientMsgIDBytes+1)
+	var mu sync.Mutex
+	steps := 0
+	r.store.fail(func(_, to core.Position, entries []core.Entry) error {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, e := range entries {
+			if stamp := chat.Stamp(e.Event.ClientMsgID); stamp > to.HighestStamp {
+				t.Errorf("the row of %d is stored with a position whose highest stamp is %d, below its %d", e.Event.Seq, to.HighestStamp, stamp)
+			}
+		}
+		if to.MessagesNext < 3 {
+			steps++
+		}
+		return nil
+	}, nil)
+	r.events(create, first, hopeless)
+	r.start()
+	r.until("the hopeless one is parked", func() bool { return len(r.parked()) == 1 })
+	mu.Lock()
+	defer mu.Unlock()
+	if steps == 0 {
+		t.Error("the batch was stored in one step, and shows nothing")
+	}
+}
+
 func TestWriter_RepeatsTheHintsOfABatchAfterWhichItsPredecessorDied(t *testing.T) {
 	r := newRig(t)
 	stop := r.start()

@@ -138,6 +138,9 @@ func (b *batch) apply(ctx context.Context) error {
 	if err := b.insertMeant(ctx, fresh); err != nil {
 		return err
 	}
+	if err := b.catchUp(ctx, fresh[:b.late]); err != nil {
+		return err
+	}
 	if err := b.changeTargets(ctx, fresh); err != nil {
 		return err
 	}

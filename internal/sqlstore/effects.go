@@ -154,6 +154,9 @@ func (b *batch) changeTargets(ctx context.Context, entries []timeline.Entry) err
 			}
 			if n == 0 {
 				b.applied.MissingTargets++
+				if err := b.keepEdit(ctx, e); err != nil {
+					return err
+				}
 			}
 		case chat.KindRecall:
 			if err := b.recall(ctx, e); err != nil {
@@ -175,7 +178,7 @@ func (b *batch) recall(ctx context.Context, e *chat.Event) error {
 	}
 	if found == 0 {
 		b.applied.MissingTargets++
-		return nil
+		return b.dropEdits(ctx, e.Conversation, target)
 	}
 	mentioned, recipients, err := unpackLists(lists)
 	if err != nil {

@@ -87,7 +87,7 @@ func scanRow(r scanner) (timeline.Row, error) {
 	}
 	copy(row.BodyHash[:], hash)
 	row.Kind, row.Type = chat.Kind(kind), typeWords[msgType]
-	if content.Valid {
+	if content.Valid && !row.Kind.HasTarget() { // an edit's own is kept for its target only: see late.go
 		row.Content = json.RawMessage(content.String)
 	}
 	row.Receipt, row.Tombstone = flags&flagReceipt != 0, flags&flagTombstone != 0

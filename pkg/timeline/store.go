@@ -69,7 +69,8 @@ type Twin struct {
 // what it does to memberships it does all the same, because ingest has counted on it.
 //
 // An event whose number is below the head and has no row was parked and is put back: it is stored where it belongs.
-// What newer events have said of conversation and members since is left alone.
+// What newer events have said of conversation and members since is left alone; edits and recalls that have aimed at it since
+// are applied to it.
 //
 // Apply returns ErrFenced where the position is not `from` any more (nothing was stored), an error wrapping
 // ErrUnstorable where one entry can never be stored (nothing was stored; the caller finds out which by halving), any

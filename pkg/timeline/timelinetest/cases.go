@@ -35,6 +35,8 @@ var cases = []struct {
 	{"WhatAimsAtNothingIsCounted", whatAimsAtNothing},
 	{"WhatCanNeverBeStoredIsSaidSoAndLeavesNoTrace", whatCanNeverBeStored},
 	{"AHoleIsCountedAndFilledLater", aHoleIsFilledLater},
+	{"WhatWasRecalledWhileItHadNoRowComesBackWithoutItsContent", aRecallOfWhatIsFilledLater},
+	{"WhatWasEditedWhileItHadNoRowComesBackAsItWasEdited", anEditOfWhatIsFilledLater},
 	{"AMarkIsClampedAndNeverMovesBack", aMarkIsClamped},
 	{"AMarkOfAStrangerMakesNoMember", aMarkOfAStranger},
 	{"ManyMembersJoinAtOnce", manyMembersJoin},
@@ -305,6 +307,55 @@ func aHoleIsFilledLater(t *testing.T, d *desk) {
 	}
 	if applied := d.apply(said, join); applied.Skipped != 2 || d.head().MemberCount != 4 {
 		t.Fatalf("putting back twice: %+v", applied)
+	}
+}
+
+func aRecallOfWhatIsFilledLater(t *testing.T, d *desk) {
+	create, said := d.create(), d.message(1, "m", "a secret")
+	said.Message.Mentions = &chat.Mentions{UserIDs: []chat.UserID{2}, All: true}
+	edit, recall := d.event(chat.KindEdit, 1, "e"), d.event(chat.KindRecall, 1, "r")
+	edit.Edit, recall.Recall = &chat.Edit{TargetSeq: 2, Content: text("still a secret")}, &chat.Recall{TargetSeq: 2}
+	d.apply(create)
+	if applied := d.apply(edit, recall); applied.MissingTargets != 2 || applied.Holes != 1 {
+		t.Fatalf("before: %+v", applied)
+	}
+	if applied := d.apply(said); applied.MissingTargets != 0 {
+		t.Fatalf("putting back: %+v", applied)
+	}
+	for _, r := range d.rows() {
+		if strings.Contains(string(r.Content), "secret") {
+			t.Errorf("row %d is %s", r.Seq, r.Content)
+		}
+	}
+	if r := d.rows()[1]; r.RecalledAt != recall.SentAt || r.RecalledBy != 1 || r.Mentions != nil || r.Changes != 1 {
+		t.Errorf("the row is %+v", r)
+	}
+	for _, u := range []chat.UserID{2, 3} {
+		if n, c := d.unread(u); n != 0 || c.Mentions != 0 {
+			t.Errorf("for %s: %d unread, %d mentions", u, n, c.Mentions)
+		}
+	}
+}
+
+func anEditOfWhatIsFilledLater(t *testing.T, d *desk) {
+	create, said := d.create(), d.message(1, "m", "first")
+	once, twice, again := d.event(chat.KindEdit, 1, "e1"), d.event(chat.KindEdit, 1, "e2"), d.event(chat.KindEdit, 1, "e3")
+	once.Edit, twice.Edit = &chat.Edit{TargetSeq: 2, Content: text("once")}, &chat.Edit{TargetSeq: 2, Content: text("twice")}
+	again.Edit = &chat.Edit{TargetSeq: 2, Content: text("again")}
+	d.apply(create)
+	d.apply(once, twice)
+	for _, r := range d.rows()[1:] {
+		if r.Content != nil {
+			t.Errorf("readers see of the edit at %d: %s", r.Seq, r.Content)
+		}
+	}
+	d.apply(said)
+	if r := d.rows()[1]; string(r.Content) != string(text("twice")) || r.EditedAt != twice.SentAt || r.Changes != 2 {
+		t.Errorf("put back, the row is %+v", r)
+	}
+	d.apply(said, again)
+	if r := d.rows()[1]; string(r.Content) != string(text("again")) || r.Changes != 3 {
+		t.Errorf("edited again, the row is %+v", r)
 	}
 }
 

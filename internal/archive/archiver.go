@@ -78,7 +78,11 @@ func (a *Archiver) Run(ctx context.Context) error {
 		if topic == kafka.TopicReceipts {
 			group += "-receipts"
 		}
-		owners := kafka.Owners{Config: a.kafka, ClientID: a.id, Group: group, Topic: topic, Log: a.log, Own: a.own}
+		owners := kafka.Owners{
+			Config: a.kafka, ClientID: a.id, Group: group, Topic: topic, Log: a.log, Own: a.own,
+			Lag:  func(id int32, n int64) { a.metrics.lag(topic, id, n) },
+			Gone: func(id int32) { a.metrics.forget(topic, id) },
+		}
 		wg.Go(func() { errs[i] = owners.Run(ctx) })
 	}
 	wg.Wait()
@@ -99,7 +103,6 @@ func (a *Archiver) own(ctx context.Context, p *kafka.Partition) error {
 		return err
 	}
 	o := &partition{Archiver: a, topic: p.Topic, id: p.ID, at: at}
-	defer a.metrics.forget(p.Topic, p.ID)
 	err = p.Start(ctx, o.at.Next)
 	if errors.Is(err, kafka.ErrTruncated) {
 		err = o.truncated(ctx, p, err)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"sync"
 	"time"
 
@@ -111,6 +112,8 @@ func (s *Service) Run(ctx context.Context) error {
 	owners := kafka.Owners{
 		Config: s.kafka, ClientID: s.id, Group: kafka.GroupIngest, Topic: kafka.TopicInbound, Log: s.log, Own: s.own,
 		Owned: func(n int) { s.metrics.owned.Set(float64(n)) },
+		Lag:   func(id int32, n int64) { s.metrics.lag.WithLabelValues(strconv.Itoa(int(id))).Set(float64(n)) },
+		Gone:  func(id int32) { s.metrics.lag.DeleteLabelValues(strconv.Itoa(int(id))) },
 	}
 	return owners.Run(ctx)
 }
@@ -171,9 +174,8 @@ func (s *Service) own(ctx context.Context, p *kafka.Partition) error {
 		delete(s.confirmed, p.ID)
 		s.mu.Unlock()
 	}()
-	label := fmt.Sprint(p.ID)
+	label := strconv.Itoa(int(p.ID))
 	started := time.Now()
-	defer s.metrics.lag.DeleteLabelValues(label)
 	owner := seq.Owner{
 		Config: seq.Config{
 			Partition: p.ID, Hasher: s.hasher, NextID: s.ids.NextID, WindowIDs: s.cfg.WindowIDs, CacheEntries: s.cfg.CacheEntries, MaxMembers: s.cfg.MaxMembers,

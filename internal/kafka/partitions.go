@@ -34,6 +34,10 @@ type Owners struct {
 	Own func(ctx context.Context, p *Partition) error
 	// Owned is told the number of partitions that are owned, when it changes; may be nil.
 	Owned func(n int)
+	// Lag is told every few seconds how many offsets each partition that is here is behind the end of its log, whether its
+	// owner gets on, waits, or ends again and again; may be nil. Gone is told when a partition is not here any more.
+	Lag  func(id int32, offsets int64)
+	Gone func(id int32)
 }
 
 // Partition is what an owner works with.
@@ -59,7 +63,7 @@ type Partition struct {
 
 // Run is a member of the group until the context ends. It returns after every owner has returned.
 func (o *Owners) Run(ctx context.Context) error {
-	r := &ownersRun{Owners: o, running: map[int32]*ownerRun{}, marks: map[int32]int64{}}
+	r := &ownersRun{Owners: o, running: map[int32]*ownerRun{}, marks: map[int32]int64{}, places: map[int32]int64{}}
 	// Owners outlive ctx by their own orderly stop, and end before Run returns.
 	r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	defer r.cancel()
@@ -75,6 +79,8 @@ func (o *Owners) Run(ctx context.Context) error {
 
 	commit := time.NewTicker(time.Second)
 	defer commit.Stop()
+	measure := time.NewTicker(lagEvery)
+	defer measure.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -88,6 +94,10 @@ func (o *Owners) Run(ctx context.Context) error {
 			c, cancel := context.WithTimeout(ctx, 5*time.Second)
 			r.commit(c, cl)
 			cancel()
+		case <-measure.C:
+			c, cancel := context.WithTimeout(ctx, 5*time.Second)
+			r.measure(c, cl)
+			cancel()
 		}
 	}
 }
@@ -97,9 +107,10 @@ type ownersRun struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	mu      sync.Mutex // guards running and marks
+	mu      sync.Mutex // guards what follows
 	running map[int32]*ownerRun
-	marks   map[int32]int64
+	marks   map[int32]int64 // to be committed
+	places  map[int32]int64 // how far the partitions are that are here, as far as it is known
 }
 
 type ownerRun struct {
@@ -135,12 +146,18 @@ func (r *ownersRun) taken(ids []int32, how string) {
 			ending = append(ending, run)
 			delete(r.running, id)
 			delete(r.marks, id)
+			delete(r.places, id)
 		}
 	}
 	r.tell()
 	r.mu.Unlock()
 	for _, run := range ending {
 		<-run.ended
+	}
+	if r.Gone != nil {
+		for _, id := range ids {
+			r.Gone(id)
+		}
 	}
 	if len(ids) > 0 {
 		r.Log.Info("partitions were taken away", "how", how, "group", r.Group, "topic", r.Topic, "partitions", ids)
@@ -179,7 +196,7 @@ func (r *ownersRun) own(ctx context.Context, id int32) {
 		started := time.Now()
 		p := &Partition{Topic: r.Topic, ID: id, cfg: r.Config, id: r.ClientID, log: log, end: -1, done: func(offset int64) {
 			r.mu.Lock()
-			r.marks[id] = offset
+			r.marks[id], r.places[id] = offset, offset
 			r.mu.Unlock()
 		}}
 		err := r.Own(ctx, p)
@@ -240,6 +257,7 @@ func (p *Partition) Start(ctx context.Context, offset int64) error {
 		return err
 	}
 	p.reader, p.next, p.end = reader, offset, end
+	p.done(offset)
 	return nil
 }
 

@@ -359,6 +359,7 @@ type owners struct {
 	starts  map[int32]int
 	twice   []string
 	fail    func(id int32, start int) error
+	lags    map[int32]int64
 }
 
 // run starts a member; stop ends it and returns when it has ended.
@@ -387,6 +388,18 @@ func (o *owners) run(name string) (stop func()) {
 		<-ctx.Done()
 		return ctx.Err()
 	}}
+	if o.lags != nil {
+		member.Lag = func(id int32, n int64) {
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			o.lags[id] = n
+		}
+		member.Gone = func(id int32) {
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			delete(o.lags, id)
+		}
+	}
 	ended := make(chan error, 1)
 	go func() { ended <- member.Run(ctx) }()
 	return func() {
@@ -411,8 +424,9 @@ func (o *owners) until(what string, ok func(count map[string]int) bool) {
 		for _, name := range o.holders {
 			count[name]++
 		}
+		is := ok(count)
 		o.mu.Unlock()
-		if ok(count) {
+		if is {
 			return
 		}
 		if time.Now().After(deadline) {
@@ -442,6 +456,25 @@ func TestOwners_ShareThePartitionsAndNoneHasTwo(t *testing.T) {
 			t.Errorf("the owner of %d outlived its member", id)
 		}
 	}
+}
+
+func TestOwners_TellTheLagOfAPartitionWhoseOwnerEndsAgainAndAgain(t *testing.T) {
+	o := newOwners(t)
+	write(t, o.cfg, 1, 7)
+	write(t, o.cfg, 2, 5)
+	o.lags = map[int32]int64{}
+	o.fail = func(id int32, _ int) error {
+		if id == 1 {
+			return errors.New("it cannot begin")
+		}
+		return nil
+	}
+	stop := o.run("ada")
+	// The owner of 2 is at 2; that of 1 has never come to a place.
+	o.until("the lag of all is told", func(map[string]int) bool { return len(o.lags) == partitions && o.lags[1] == 7 && o.lags[2] == 3 })
+	write(t, o.cfg, 1, 2)
+	o.until("it is told again", func(map[string]int) bool { return o.lags[1] == 9 })
+	stop()
 }
 
 func TestOwners_StartAgainWhatEnded(t *testing.T) {

@@ -60,6 +60,8 @@ func (w *Writer) Run(ctx context.Context) error {
 	owners := kafka.Owners{
 		Config: w.kafka, ClientID: w.id, Group: kafka.GroupTimeline, Topic: kafka.TopicMessages, Log: w.log, Own: w.own,
 		Owned: func(n int) { w.metrics.owned.Set(float64(n)) },
+		Lag:   func(id int32, n int64) { w.metrics.lag.WithLabelValues(strconv.Itoa(int(id))).Set(float64(n)) },
+		Gone:  func(id int32) { w.metrics.lag.DeleteLabelValues(strconv.Itoa(int(id))) },
 	}
 	return owners.Run(ctx)
 }
@@ -79,7 +81,6 @@ type partition struct {
 
 func (w *Writer) own(ctx context.Context, p *kafka.Partition) error {
 	o := &partition{Writer: w, p: p, label: strconv.Itoa(int(p.ID)), most: w.maxBatch}
-	defer w.metrics.lag.DeleteLabelValues(o.label)
 	positions, err := w.store.Positions(ctx, []int32{p.ID})
 	if err != nil {
 		return err

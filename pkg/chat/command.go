@@ -100,7 +100,7 @@ type Command struct {
 	// ClientMsgID is the sender's own name for this command: 1 to 64 bytes of UTF-8 without control characters, unique
 	// per sender and conversation, the same on every retry. Best a UUIDv7.
 	ClientMsgID string `json:"client_msg_id"`
-	// OriginalAt is when an imported message was said; 0 means now.
+	// OriginalAt is when an imported message was said; 0 means now. At most MaxOriginalAheadMS ahead when it is numbered.
 	OriginalAt int64 `json:"original_at,omitempty"`
 	// ExpiresAt is until when the command is worth numbering; 0 means always.
 	ExpiresAt int64 `json:"expires_at,omitempty"`

@@ -11,6 +11,9 @@ const (
 	MaxNameRunes         = 100
 	MaxURLBytes          = 1024
 	MaxProducerBytes     = 64
+	// MaxOriginalAheadMS is how far original_at may lie ahead of the clock of whoever numbers, ms: clocks differ, and people
+	// write down local times as UTC, but nothing was said next week.
+	MaxOriginalAheadMS = 24 * 60 * 60 * 1000
 	// MaxCommandBytes bounds a record of im.inbound: the largest content, the largest lists, and room for the rest.
 	MaxCommandBytes = 96 << 10
 	// MaxRejectedBytes is how much of a record a Rejection keeps. The log takes 1 MiB, and that leaves room for the rest of

@@ -10,6 +10,10 @@ func (b *Batch) judge(c *conversation, cmd *chat.Command, now int64) (*chat.Even
 	if cmd.ExpiresAt > 0 && cmd.ExpiresAt <= now {
 		return nil, chat.Refuse(chat.CodeExpired, "expires_at had passed before the command could be numbered")
 	}
+	if cmd.OriginalAt > now+chat.MaxOriginalAheadMS {
+		// It would stand at the top of everybody's list for as long, and come out of order in every view by time.
+		return nil, chat.RefuseField(chat.CodeInvalidField, "original_at", "lies more than a day ahead")
+	}
 	if c.ID.Kind == chat.KindPrivate {
 		return b.judgePrivate(c, cmd)
 	}

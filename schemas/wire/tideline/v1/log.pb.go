@@ -113,7 +113,7 @@ type Command struct {
 	SenderId       int64                  `protobuf:"varint,2,opt,name=sender_id,json=senderId,proto3" json:"sender_id,omitempty"`
 	// The sender's own name for the command: 1 to 64 bytes, the same on every retry.
 	ClientMsgId string `protobuf:"bytes,3,opt,name=client_msg_id,json=clientMsgId,proto3" json:"client_msg_id,omitempty"`
-	// When an imported message was said; 0 means now.
+	// When an imported message was said; 0 means now. At most a day ahead of the clock when it is numbered.
 	OriginalAt int64 `protobuf:"varint,4,opt,name=original_at,json=originalAt,proto3" json:"original_at,omitempty"`
 	// Until when the command is worth numbering; 0 means always.
 	ExpiresAt     int64 `protobuf:"varint,5,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`

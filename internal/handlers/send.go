@@ -108,16 +108,64 @@ func (s *Service) commands(ctx context.Context, list []*chat.Command) ([]int64, 
 	if fault != nil {
 		return nil, inRequest(fault)
 	}
-	wait, cancel := context.WithTimeout(ctx, 5*toldWait)
-	defer cancel()
-	id := list[0].Conversation
-	if err := s.heads.WaitFor(wait, id, last); err != nil {
-		// Nobody told us: the store may have it all the same, as it does after the retry of something old.
-		if found, storeErr := s.store.Conversations(ctx, []chat.ConversationID{id}); storeErr != nil || len(found) == 0 || found[0].MaxSeq < last {
-			return nil, chat.Refuse(chat.CodeTimeout, "numbered %d, but not applied in time; retry with the same client_msg_id", last).After(toldWait)
-		}
+	if err := s.applied(ctx, list, last); err != nil {
+		return nil, err
 	}
 	return seqs, nil
+}
+
+// appliedTries bounds how often, a toldWait apart, it is looked whether commands are applied.
+const appliedTries = 5
+
+// applied returns when the store has commands of one conversation up to a number and everybody was told of it, so that no
+// cache gives what they have edited or recalled (P10). Where we were not told, the retry of something old among others, the
+// store tells who was: the writer stores a batch only once it has told of those before it. A command that repeats another
+// leaves a record behind it in the partition, so that there is a next batch.
+func (s *Service) applied(ctx context.Context, list []*chat.Command, last int64) error {
+	id := list[0].Conversation
+	var fault error
+	for range appliedTries {
+		wait, cancel := context.WithTimeout(ctx, toldWait)
+		err := s.heads.WaitFor(wait, id, last)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		told := false
+		if told, fault = s.told(ctx, id, last); told {
+			// Our own follower may be behind, or have begun later.
+			s.blocks.Invalidate(id, targets(list))
+			return nil
+		}
+	}
+	return chat.Refuse(chat.CodeTimeout, "numbered %d, but not applied in time; retry with the same client_msg_id", last).After(toldWait).Because(fault)
+}
+
+// told tells whether the store has a conversation up to a number, and everybody was told.
+func (s *Service) told(ctx context.Context, id chat.ConversationID, last int64) (bool, error) {
+	found, err := s.store.Conversations(ctx, []chat.ConversationID{id})
+	if err != nil || len(found) == 0 || found[0].MaxSeq < last {
+		return false, err
+	}
+	positions, err := s.store.Positions(ctx, []int32{found[0].Partition})
+	if err != nil || len(positions) == 0 {
+		return false, err
+	}
+	return positions[0].BatchFrom > found[0].LastOffset, nil
+}
+
+// targets lists the numbers that commands aim at.
+func targets(list []*chat.Command) []int64 {
+	var seqs []int64
+	for _, c := range list {
+		switch c.Type {
+		case chat.KindEdit:
+			seqs = append(seqs, c.Edit.TargetSeq)
+		case chat.KindRecall:
+			seqs = append(seqs, c.Recall.TargetSeq)
+		}
+	}
+	return seqs
 }
 
 func newClientMsgID() string {

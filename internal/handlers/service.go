@@ -113,15 +113,18 @@ func New(p Parts) *Service {
 	s.views = newViews(p.Store, p.Heads)
 	s.profiles = newProfiles(p.Store)
 	s.raised = newRaised()
-	p.Heads.Subscribe(func(n chat.Notify) {
-		s.blocks.Invalidate(n.Conversation, n.ChangedSeqs)
-		s.views.take(n)
-	})
+	p.Heads.Subscribe(s.take)
 	p.Heads.OnGap(func() {
 		s.blocks.Clear()
 		s.views.clear()
 	})
 	return s
+}
+
+// take drops from the caches what a notification says has changed.
+func (s *Service) take(n chat.Notify) {
+	s.blocks.Invalidate(n.Conversation, n.ChangedSeqs)
+	s.views.take(n)
 }
 
 // Authenticate gives who has an access token.

@@ -249,15 +249,30 @@ func (f *Follower) confirm(ctx context.Context, adm *kadm.Client) {
 	}
 }
 
+// take passes a notification on. Those who remember something are told before anybody is woken, and before it counts as
+// read: whoever waited, or finds us fresh, must not be given what the notification has made untrue.
 func (f *Follower) take(r *kgo.Record) {
 	n, err := wire.DecodeNotify(r.Value)
-	f.mu.Lock()
-	f.next[r.Partition] = r.Offset + 1
 	if err != nil {
-		f.mu.Unlock()
 		f.log.Error("a notification is not readable and is skipped", "partition", r.Partition, "offset", r.Offset, "err", err)
-		return
+	} else {
+		f.mu.Lock()
+		subscribers := f.subscribers
+		f.mu.Unlock()
+		for _, tell := range subscribers {
+			tell(n)
+		}
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.next[r.Partition] = r.Offset + 1
+	if err == nil {
+		f.move(n)
+	}
+}
+
+// move enters where a conversation stands, and wakes who waited for that. f.mu is held.
+func (f *Follower) move(n chat.Notify) {
 	if h := f.heads[n.Conversation]; n.MaxSeq > h.MaxSeq {
 		if len(f.heads) >= maxHeads {
 			for c := range f.heads {
@@ -267,24 +282,21 @@ func (f *Follower) take(r *kgo.Record) {
 		}
 		f.heads[n.Conversation] = Head{n.MaxSeq, n.Ordinal}
 	}
-	if list := f.waiters[n.Conversation]; len(list) > 0 {
-		var rest []*waiter
-		for _, w := range list {
-			if w.seq <= n.MaxSeq {
-				close(w.done)
-			} else {
-				rest = append(rest, w)
-			}
-		}
-		if len(rest) == 0 {
-			delete(f.waiters, n.Conversation)
+	list := f.waiters[n.Conversation]
+	if len(list) == 0 {
+		return
+	}
+	var rest []*waiter
+	for _, w := range list {
+		if w.seq <= n.MaxSeq {
+			close(w.done)
 		} else {
-			f.waiters[n.Conversation] = rest
+			rest = append(rest, w)
 		}
 	}
-	subscribers := f.subscribers
-	f.mu.Unlock()
-	for _, tell := range subscribers {
-		tell(n)
+	if len(rest) == 0 {
+		delete(f.waiters, n.Conversation)
+	} else {
+		f.waiters[n.Conversation] = rest
 	}
 }

@@ -91,6 +91,40 @@ func TestFollower_WakesWhoWaitsForANumber(t *testing.T) {
 	}
 }
 
+func TestFollower_TellsThoseWhoRememberBeforeItWakesOrIsFresh(t *testing.T) {
+	telling, told := make(chan struct{}), make(chan struct{})
+	r := newRig(t, func(f *Follower) {
+		f.Subscribe(func(chat.Notify) {
+			close(telling)
+			<-told
+		})
+	})
+	c := chat.GroupConversation(5)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	woken := make(chan error, 1)
+	go func() { woken <- r.follower.WaitFor(ctx, c, 3) }()
+	r.tell(chat.Notify{Conversation: c, MaxSeq: 3})
+	select {
+	case <-telling:
+	case <-ctx.Done():
+		t.Fatal("nobody was told")
+	}
+	r.follower.mu.Lock()
+	read := r.follower.next[0] + r.follower.next[1]
+	r.follower.mu.Unlock()
+	if _, known := r.follower.Head(c); known || read != 0 {
+		t.Errorf("a cache has not dropped what is untrue yet, and it counts as read: head %v, %d read", known, read)
+	}
+	close(told)
+	if err := <-woken; err != nil {
+		t.Fatal(err)
+	}
+	if h, known := r.follower.Head(c); !known || h.MaxSeq != 3 {
+		t.Fatalf("the head is %+v", h)
+	}
+}
+
 func TestFollower_TellsWhenNotificationsWereMissed(t *testing.T) {
 	var gaps atomic.Int64
 	missed := make(chan struct{}, 1)

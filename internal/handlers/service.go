@@ -110,7 +110,7 @@ func New(p Parts) *Service {
 		hasher: p.Hasher, ids: p.IDs, log: p.Log, now: failpoint.Now,
 	}
 	s.blocks = blocks.New(p.Store, int(p.Config.CacheBytes), encodeMessage, blocks.NewMetrics(p.Registry))
-	s.views = newViews(p.Store, p.Heads)
+	s.views = newViews(p.Store, p.Heads.Fresh)
 	s.profiles = newProfiles(p.Store)
 	s.raised = newRaised()
 	p.Heads.Subscribe(s.take)

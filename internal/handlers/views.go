@@ -2,89 +2,161 @@ package handlers
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
-	"tideline/internal/heads"
 	"tideline/pkg/chat"
 	"tideline/pkg/timeline"
 )
 
 // views remembers conversations and memberships as pulls need them, and is kept true by im.notify. What is remembered is
-// trusted only while the heads are fresh.
+// trusted only while the heads are fresh, and only what was read while they were is remembered: what a store told before
+// may have changed unheard.
 type views struct {
 	store timeline.Reader
-	heads *heads.Follower
+	fresh func() bool
 
 	mu            sync.Mutex // guards what follows
 	conversations map[chat.ConversationID]timeline.Conversation
 	members       map[timeline.MemberKey]timeline.Member // the zero Member for those who are none
-	generation    uint64                                 // of invalidations
-	waiting       *memberLoad
+	headLoads     map[chat.ConversationID]*headLoad      // under way
+	memberLoads   map[*memberLoad]struct{}               // under way
+	waiting       *memberLoad                            // not begun
 }
 
 // maxViews bounds each of the maps.
 const maxViews = 100_000
 
-func newViews(store timeline.Reader, h *heads.Follower) *views {
-	return &views{store: store, heads: h, conversations: map[chat.ConversationID]timeline.Conversation{}, members: map[timeline.MemberKey]timeline.Member{}}
+func newViews(store timeline.Reader, fresh func() bool) *views {
+	return &views{
+		store: store, fresh: fresh, conversations: map[chat.ConversationID]timeline.Conversation{}, members: map[timeline.MemberKey]timeline.Member{},
+		headLoads: map[chat.ConversationID]*headLoad{}, memberLoads: map[*memberLoad]struct{}{},
+	}
 }
 
+// take enters what was told. A load that is overtaken by it is not remembered, or raised to it; loads of anything else are
+// not touched, however much is told.
 func (v *views) take(n chat.Notify) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.generation++
+	changed := n.Meta || len(n.Members) > 0
 	if c, there := v.conversations[n.Conversation]; there {
-		if n.Meta || len(n.Members) > 0 {
+		if changed {
 			delete(v.conversations, n.Conversation)
-		} else if n.MaxSeq > c.MaxSeq {
-			c.MaxSeq, c.Ordinal = n.MaxSeq, n.Ordinal
-			v.conversations[n.Conversation] = c
+		} else {
+			v.conversations[n.Conversation] = raise(c, n)
+		}
+	}
+	if l := v.headLoads[n.Conversation]; l != nil {
+		if changed {
+			delete(v.headLoads, n.Conversation) // who asks from now on reads again
+		} else if n.MaxSeq > l.told.MaxSeq {
+			l.told = n
 		}
 	}
 	for _, m := range n.Members {
-		delete(v.members, timeline.MemberKey{Conversation: n.Conversation, User: m.User})
+		k := timeline.MemberKey{Conversation: n.Conversation, User: m.User}
+		delete(v.members, k)
+		for l := range v.memberLoads {
+			if l.keys[k] {
+				l.keys[k] = false
+			}
+		}
 	}
 }
 
-// clear drops everything.
+// raise gives a head that is at least where it was told to be.
+func raise(c timeline.Conversation, n chat.Notify) timeline.Conversation {
+	if n.MaxSeq > c.MaxSeq {
+		c.MaxSeq, c.Ordinal = n.MaxSeq, n.Ordinal
+	}
+	return c
+}
+
+// clear drops everything, and what is being read.
 func (v *views) clear() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.generation++
 	clear(v.conversations)
 	clear(v.members)
+	clear(v.headLoads)
+	clear(v.memberLoads)
+}
+
+// headLoad is a read of a head under way, that everybody who wants the same waits for. It is remembered if it still
+// stands in the map when it ends.
+type headLoad struct {
+	done  chan struct{}
+	told  chat.Notify // the highest that was told meanwhile
+	c     timeline.Conversation
+	found bool
+	err   error
 }
 
 // conversation gives the head of a conversation; false where there is none.
 func (v *views) conversation(ctx context.Context, id chat.ConversationID) (timeline.Conversation, bool, error) {
-	trust := v.heads.Fresh()
-	v.mu.Lock()
-	c, there := v.conversations[id]
-	generation := v.generation
-	v.mu.Unlock()
-	if there && trust {
-		return c, true, nil
+	for {
+		if !v.fresh() { // nobody else's read may be shared either: it began before ours
+			return v.head(ctx, id)
+		}
+		v.mu.Lock()
+		if c, there := v.conversations[id]; there {
+			v.mu.Unlock()
+			return c, true, nil
+		}
+		l := v.headLoads[id]
+		if l == nil {
+			l = &headLoad{done: make(chan struct{})}
+			v.headLoads[id] = l
+			v.mu.Unlock()
+			v.loadHead(ctx, id, l)
+			return l.c, l.found, l.err
+		}
+		v.mu.Unlock()
+		select {
+		case <-l.done:
+			if !errors.Is(l.err, context.Canceled) || ctx.Err() != nil {
+				return l.c, l.found, l.err
+			}
+			// Whoever read for us hung up; then we read.
+		case <-ctx.Done():
+			return timeline.Conversation{}, false, ctx.Err()
+		}
 	}
+}
+
+func (v *views) head(ctx context.Context, id chat.ConversationID) (timeline.Conversation, bool, error) {
 	list, err := v.store.Conversations(ctx, []chat.ConversationID{id})
 	if err != nil || len(list) == 0 {
 		return timeline.Conversation{}, false, err
 	}
+	return list[0], true, nil
+}
+
+func (v *views) loadHead(ctx context.Context, id chat.ConversationID, l *headLoad) {
+	defer close(l.done)
+	l.c, l.found, l.err = v.head(ctx, id)
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.generation == generation { // otherwise what was read may be older than what was told
-		if len(v.conversations) >= maxViews {
-			clear(v.conversations)
-		}
-		v.conversations[id] = list[0]
+	if v.headLoads[id] != l {
+		return // it was overtaken
 	}
-	return list[0], true, nil
+	delete(v.headLoads, id)
+	if l.err != nil || !l.found {
+		return
+	}
+	l.c = raise(l.c, l.told)
+	if len(v.conversations) >= maxViews {
+		clear(v.conversations)
+	}
+	v.conversations[id] = l.c
 }
 
 // member gives a membership, present or past; false where there never was one. Misses of many readers at once become
 // one statement.
 func (v *views) member(ctx context.Context, k timeline.MemberKey) (timeline.Member, bool, error) {
-	trust := v.heads.Fresh()
+	trust := v.fresh()
 	v.mu.Lock()
 	if m, there := v.members[k]; there && trust {
 		v.mu.Unlock()
@@ -92,9 +164,9 @@ func (v *views) member(ctx context.Context, k timeline.MemberKey) (timeline.Memb
 	}
 	l := v.waiting
 	if l == nil {
-		l = &memberLoad{done: make(chan struct{}), keys: map[timeline.MemberKey]bool{}, generation: v.generation}
+		l = &memberLoad{done: make(chan struct{}), keys: map[timeline.MemberKey]bool{}}
 		v.waiting = l
-		go v.load(context.WithoutCancel(ctx), l)
+		go v.loadMembers(context.WithoutCancel(ctx), l)
 	}
 	l.keys[k] = true
 	if len(l.keys) >= maxMemberLoad {
@@ -111,11 +183,10 @@ func (v *views) member(ctx context.Context, k timeline.MemberKey) (timeline.Memb
 }
 
 type memberLoad struct {
-	done       chan struct{}
-	keys       map[timeline.MemberKey]bool
-	generation uint64
-	found      map[timeline.MemberKey]timeline.Member
-	err        error
+	done  chan struct{}
+	keys  map[timeline.MemberKey]bool // false for those that were overtaken
+	found map[timeline.MemberKey]timeline.Member
+	err   error
 }
 
 // A load waits a moment for others, so that a crowd that wakes up together becomes few statements.
@@ -124,9 +195,10 @@ const (
 	maxMemberLoad  = 400
 )
 
-func (v *views) load(ctx context.Context, l *memberLoad) {
+func (v *views) loadMembers(ctx context.Context, l *memberLoad) {
 	defer close(l.done)
 	time.Sleep(memberLoadWait)
+	trust := v.fresh() // from here on we are told of what the read does not see
 	v.mu.Lock()
 	if v.waiting == l {
 		v.waiting = nil
@@ -134,6 +206,9 @@ func (v *views) load(ctx context.Context, l *memberLoad) {
 	keys := make([]timeline.MemberKey, 0, len(l.keys))
 	for k := range l.keys {
 		keys = append(keys, k)
+	}
+	if trust {
+		v.memberLoads[l] = struct{}{}
 	}
 	v.mu.Unlock()
 	var members []timeline.Member
@@ -144,13 +219,17 @@ func (v *views) load(ctx context.Context, l *memberLoad) {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if l.err != nil || v.generation != l.generation {
+	_, stands := v.memberLoads[l]
+	delete(v.memberLoads, l)
+	if l.err != nil || !stands {
 		return
 	}
 	if len(v.members)+len(keys) > maxViews {
 		clear(v.members)
 	}
-	for _, k := range keys {
-		v.members[k] = l.found[k]
+	for k, current := range l.keys {
+		if current {
+			v.members[k] = l.found[k]
+		}
 	}
 }

@@ -1,0 +1,146 @@
+package handlers
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"tideline/pkg/chat"
+	"tideline/pkg/timeline"
+)
+
+// remembering is views whose heads are as fresh as the test says.
+type remembering struct {
+	*views
+	t     *testing.T
+	shelf *shelf
+	fresh atomic.Bool
+}
+
+func newRemembering(t *testing.T, fresh bool) *remembering {
+	r := &remembering{t: t, shelf: newShelf()}
+	r.fresh.Store(fresh)
+	r.views = newViews(r.shelf, r.fresh.Load)
+	return r
+}
+
+func (r *remembering) is(k timeline.MemberKey) bool {
+	r.t.Helper()
+	_, found, err := r.member(r.t.Context(), k)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return found
+}
+
+func (r *remembering) end(id chat.ConversationID) int64 {
+	r.t.Helper()
+	c, _, err := r.conversation(r.t.Context(), id)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return c.MaxSeq
+}
+
+func TestViews_DoNotRememberWhatWasReadWhileHeadsWereNotFresh(t *testing.T) {
+	r := newRemembering(t, false)
+	k := timeline.MemberKey{Conversation: chat.GroupConversation(7), User: 9}
+	r.shelf.say(k.Conversation, "hello")
+	if r.is(k) || r.end(k.Conversation) != 1 {
+		t.Fatal("the store said something else")
+	}
+	// Both change, and nobody hears of it: the follower has not begun.
+	r.shelf.join(k.Conversation, k.User, 2)
+	r.shelf.say(k.Conversation, "world")
+	r.fresh.Store(true)
+	if !r.is(k) {
+		t.Error("who has joined meanwhile is kept out")
+	}
+	if got := r.end(k.Conversation); got != 2 {
+		t.Errorf("the conversation ends at %d, and the store has 2", got)
+	}
+}
+
+func TestViews_RememberOneConversationWhileOthersMove(t *testing.T) {
+	r := newRemembering(t, true)
+	k := timeline.MemberKey{Conversation: chat.GroupConversation(7), User: 9}
+	r.shelf.say(k.Conversation, "hello")
+	r.shelf.join(k.Conversation, k.User, 1)
+	seq := int64(0)
+	r.shelf.before = func(string) { // while anything is read, something else is told
+		seq++
+		r.take(chat.Notify{Conversation: chat.GroupConversation(99), MaxSeq: seq, Meta: true, Members: []chat.MemberChange{{User: k.User, Seq: seq}}})
+	}
+	for range 10 {
+		if !r.is(k) || r.end(k.Conversation) != 1 {
+			t.Fatal("the store said something else")
+		}
+	}
+	if heads, members := r.shelf.count("conversations"), r.shelf.count("members"); heads != 1 || members != 1 {
+		t.Errorf("a quiet conversation was read %d times and its member %d times", heads, members)
+	}
+}
+
+func TestViews_RememberAConversationThatMovesWhileItIsRead(t *testing.T) {
+	r := newRemembering(t, true)
+	c := chat.GroupConversation(7)
+	r.shelf.say(c, "hello")
+	r.shelf.before = func(string) { r.take(chat.Notify{Conversation: c, MaxSeq: 5, Ordinal: 4}) }
+	for range 3 {
+		if got := r.end(c); got != 5 {
+			t.Errorf("it was told to be at 5, and ends at %d", got)
+		}
+	}
+	if n := r.shelf.count("conversations"); n != 1 {
+		t.Errorf("it was read %d times", n)
+	}
+}
+
+func TestViews_DoNotRememberWhatAChangeHasOvertaken(t *testing.T) {
+	r := newRemembering(t, true)
+	k := timeline.MemberKey{Conversation: chat.GroupConversation(7), User: 9}
+	r.shelf.say(k.Conversation, "hello")
+	for name, overtake := range map[string]func(){
+		"by a hint": func() {
+			r.take(chat.Notify{Conversation: k.Conversation, MaxSeq: 2, Members: []chat.MemberChange{{User: k.User, Seq: 2, Joined: true}}})
+		},
+		"by a gap": r.clear,
+	} {
+		t.Run(name, func(t *testing.T) {
+			r.shelf.change(func() { r.shelf.before = func(string) { overtake() } })
+			heads, members := r.shelf.count("conversations"), r.shelf.count("members")
+			for range 2 {
+				r.is(k)
+				r.end(k.Conversation)
+			}
+			if r.shelf.count("conversations") != heads+2 || r.shelf.count("members") != members+2 {
+				t.Error("it was remembered")
+			}
+		})
+	}
+}
+
+func TestViews_ReadAConversationOnceForACrowd(t *testing.T) {
+	r := newRemembering(t, true)
+	c := chat.GroupConversation(7)
+	r.shelf.say(c, "hello")
+	reading, begin := make(chan struct{}), make(chan struct{})
+	r.shelf.before = func(string) {
+		close(reading) // a second read would panic
+		<-begin
+	}
+	var wg sync.WaitGroup
+	ask := func() {
+		if got, found, err := r.conversation(context.Background(), c); err != nil || !found || got.MaxSeq != 1 {
+			t.Errorf("%+v, %v, %v", got, found, err)
+		}
+	}
+	wg.Go(ask)
+	<-reading
+	for range 20 {
+		wg.Go(ask)
+	}
+	close(begin)
+	wg.Wait()
+}

@@ -1,5 +1,5 @@
-// Package ids makes sonyflake numbers. Their machine number is leased in the store and never guessed from an address, so
-// that no two processes make the same number.
+// Package ids makes sonyflake numbers. Their machine number is leased in the store and never guessed from an address, and
+// their time is that of the store, so that no two processes make the same number whatever their clocks say.
 package ids
 
 import (
@@ -9,29 +9,27 @@ import (
 	"log/slog"
 	"sync/atomic"
 	"time"
-
-	"github.com/sony/sonyflake"
 )
 
-// epoch is where the numbers' clock begins. Changing it would repeat numbers.
-var epoch = time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
-
-// Lease times. A number that was held is free again only after a pause longer than clocks of a cluster differ, because
-// the numbers of two holders are told apart by time alone.
+// Lease times. A number that was held is free again only after a pause longer than the clocks of a store's machines
+// differ, because the numbers of two holders are told apart by time alone.
 const (
 	leaseTime = 60 * time.Second
 	renewAt   = 15 * time.Second
+	earliest  = time.Second      // after one renewal the next, where ids are asked for and the lease is over
 	margin    = 10 * time.Second // before the end of the lease, nothing is made any more
-	skew      = 5 * time.Minute  // after it, nobody else gets it
+	rest      = 5 * time.Minute  // after it, nobody else gets it
 	machines  = 1 << 16
 )
 
-// Store keeps the leases.
+// Store keeps the leases, by its own clock: those of processes may be hours apart.
 type Store interface {
-	// LeaseMachine gives a number to a holder until a time (ms); one whose lease ended may go to another after freeBefore.
-	LeaseMachine(ctx context.Context, holder string, until, freeBefore int64, limit int) (int, error)
-	// RenewMachine extends a lease; false where it is somebody else's.
-	RenewMachine(ctx context.Context, machine int, holder string, until int64) (bool, error)
+	// LeaseMachine gives a number to a holder for some time, and tells when that ends (ms, of the store's clock). One whose
+	// lease ended may go to another after a rest.
+	LeaseMachine(ctx context.Context, holder string, lease, rest time.Duration, limit int) (machine int, until int64, err error)
+	// RenewMachine extends a lease from now on, or from the time (ms) up to which it was used where the store's clock is
+	// behind that; ours is false where it is somebody else's.
+	RenewMachine(ctx context.Context, machine int, holder string, lease time.Duration, used int64) (until int64, ours bool, err error)
 }
 
 // Generator makes numbers, 25,600 a second at most, as sonyflake has 8 bits for each 10 ms. It is safe for concurrent use.
@@ -40,8 +38,9 @@ type Generator struct {
 	log     *slog.Logger
 	holder  string
 	machine int
-	flake   *sonyflake.Sonyflake
+	clock   *clock
 	started time.Time
+	early   chan struct{} // asks for a renewal before its time
 	// The lease is over when either of two clocks says so: the monotonic one stands still while a machine sleeps, and the
 	// other one may be set back.
 	valid atomic.Int64 // nanoseconds on the monotonic clock since started
@@ -53,18 +52,19 @@ var ErrLeaseEnded = errors.New("the lease of the machine number has ended")
 
 // Lease takes a machine number. Run must be running for it to last.
 func Lease(ctx context.Context, store Store, holder string, log *slog.Logger) (*Generator, error) {
-	g := &Generator{store: store, log: log, holder: holder, started: time.Now()}
 	asked := time.Now()
-	machine, err := store.LeaseMachine(ctx, holder, asked.Add(leaseTime).UnixMilli(), asked.Add(-skew).UnixMilli(), machines)
+	machine, until, err := store.LeaseMachine(ctx, holder, leaseTime, rest, machines)
 	if err != nil {
 		return nil, err
 	}
-	g.machine = machine
-	g.extend(asked)
-	g.flake = sonyflake.NewSonyflake(sonyflake.Settings{StartTime: epoch, MachineID: func() (uint16, error) { return uint16(machine), nil }})
-	if g.flake == nil {
-		return nil, errors.New("making ids: the clock is before 2024")
+	begun := until - leaseTime.Milliseconds()
+	if begun < epoch.UnixMilli() {
+		return nil, errors.New("making ids: the store's clock is before 2024")
 	}
+	g := &Generator{
+		store: store, log: log, holder: holder, machine: machine, clock: newClock(uint16(machine), begun), started: time.Now(), early: make(chan struct{}, 1),
+	}
+	g.extend(asked)
 	return g, nil
 }
 
@@ -74,36 +74,44 @@ func (g *Generator) extend(asked time.Time) {
 	g.until.Store(asked.Add(leaseTime - margin).UnixMilli())
 }
 
-// NextID gives the next number; ErrLeaseEnded where it might not be unique.
+// NextID gives the next number; ErrLeaseEnded where it might not be unique. It waits for at most the few tens of
+// milliseconds for which a burst has used up the numbers.
 func (g *Generator) NextID() (int64, error) {
 	if now := time.Now(); int64(now.Sub(g.started)) > g.valid.Load() || now.UnixMilli() > g.until.Load() {
+		// The machine has slept, or its clock was set forward: which of the two, the store can tell.
+		select {
+		case g.early <- struct{}{}:
+		default:
+		}
 		return 0, ErrLeaseEnded
 	}
-	id, err := g.flake.NextID()
-	if err != nil {
-		return 0, fmt.Errorf("making an id: %w", err)
-	}
-	return int64(id), nil
+	return g.clock.next()
 }
 
 // Run renews the lease until the context ends. It returns an error when the lease is lost: the process must not go on.
 func (g *Generator) Run(ctx context.Context) error {
 	tick := time.NewTicker(renewAt)
 	defer tick.Stop()
+	var asked time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		case <-g.early:
+			if time.Since(asked) < earliest {
+				continue // who asks for ids asks again
+			}
 		}
-		asked := time.Now()
-		ours, err := g.store.RenewMachine(ctx, g.machine, g.holder, asked.Add(leaseTime).UnixMilli())
+		asked = time.Now()
+		until, ours, err := g.store.RenewMachine(ctx, g.machine, g.holder, leaseTime, g.clock.now())
 		switch {
 		case err != nil && ctx.Err() == nil:
 			g.log.Warn("the lease of the machine number could not be renewed; it is tried again", "err", err, "machine", g.machine)
 		case err == nil && !ours:
 			return fmt.Errorf("machine number %d: %w", g.machine, ErrLeaseEnded)
 		case err == nil:
+			g.clock.advance(until - leaseTime.Milliseconds())
 			g.extend(asked)
 		}
 	}

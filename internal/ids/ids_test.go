@@ -10,51 +10,63 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sony/sonyflake"
+
 	"tideline/internal/sqlstore"
 )
 
 var quiet = slog.New(slog.DiscardHandler)
 
-// desk is a store of leases by the rules of the real one, in memory.
+// desk is a store of leases by the rules of the real one, in memory, with a clock of its own.
 type desk struct {
 	mu     sync.Mutex // guards what follows
 	leases []struct {
 		holder string
 		until  int64
 	}
-	away bool
+	ahead time.Duration // of the clock, against that of the processes
+	away  bool
 }
 
 var errAway = errors.New("the store is away")
 
-func (d *desk) LeaseMachine(_ context.Context, holder string, until, freeBefore int64, _ int) (int, error) {
+func (d *desk) now() time.Time { return time.Now().Add(d.ahead) }
+
+func (d *desk) LeaseMachine(_ context.Context, holder string, lease, rest time.Duration, _ int) (int, int64, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	until := d.now().Add(lease).UnixMilli()
 	for i := range d.leases {
-		if l := &d.leases[i]; l.until < freeBefore {
+		if l := &d.leases[i]; l.until < d.now().Add(-rest).UnixMilli() {
 			l.holder, l.until = holder, until
-			return i, nil
+			return i, until, nil
 		}
 	}
 	d.leases = append(d.leases, struct {
 		holder string
 		until  int64
 	}{holder, until})
-	return len(d.leases) - 1, nil
+	return len(d.leases) - 1, until, nil
 }
 
-func (d *desk) RenewMachine(_ context.Context, machine int, holder string, until int64) (bool, error) {
+func (d *desk) RenewMachine(_ context.Context, machine int, holder string, lease time.Duration, used int64) (int64, bool, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.away {
-		return false, errAway
+		return 0, false, errAway
 	}
 	l := &d.leases[machine]
 	if l.holder != holder {
-		return false, nil
+		return 0, false, nil
 	}
-	l.until = until
-	return true, nil
+	l.until = max(d.now().UnixMilli(), used) + lease.Milliseconds()
+	return l.until, true, nil
+}
+
+func (d *desk) set(ahead time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ahead = ahead
 }
 
 func (d *desk) be(away bool) {
@@ -142,11 +154,11 @@ func TestRun_EndsTheProcessWhenSomebodyElseHasTheNumber(t *testing.T) {
 		time.Sleep(time.Until(epoch.AddDate(2, 0, 0))) // made time begins in 2000
 		d := &desk{}
 		a := lease(t, d, "a")
-		time.Sleep(leaseTime + skew/2)
+		time.Sleep(leaseTime + rest/2)
 		if b := lease(t, d, "b"); b.machine == a.machine {
-			t.Fatal("the number was given away while clocks may differ")
+			t.Fatal("the number was given away before it had rested")
 		}
-		time.Sleep(skew)
+		time.Sleep(rest)
 		b := lease(t, d, "c")
 		if b.machine != a.machine {
 			t.Fatalf("a number that is free again was not given: %d", b.machine)
@@ -167,4 +179,137 @@ func TestNextID_EndsWhenTheMachineHadSlept(t *testing.T) {
 	if _, err := g.NextID(); !errors.Is(err, ErrLeaseEnded) {
 		t.Fatalf("got %v", err)
 	}
+}
+
+// timeOf gives when an id says that it was made.
+func timeOf(id int64) time.Time { return epoch.Add(sonyflake.ElapsedTime(uint64(id))) }
+
+func (g *Generator) must(t *testing.T) int64 {
+	t.Helper()
+	id, err := g.NextID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func TestNextID_GoesByTheClockOfTheStoreNotByItsOwn(t *testing.T) {
+	for name, ahead := range map[string]time.Duration{"the store's clock is three hours ahead": 3 * time.Hour, "and behind": -3 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			d := &desk{ahead: ahead}
+			a := lease(t, d, "a")
+			if off := timeOf(a.must(t)).Sub(d.now()).Abs(); off > time.Second {
+				t.Errorf("an id is %s from the store's time", off)
+			}
+		})
+	}
+}
+
+func TestNextID_TellsHoldersOfOneMachineNumberApartWhateverTheClockDoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(time.Until(epoch.AddDate(2, 0, 0))) // made time begins in 2000
+		d := &desk{}
+		a := lease(t, d, "a")
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- a.Run(ctx) }()
+		time.Sleep(time.Hour)
+		d.set(-time.Hour) // the store's clock is set back
+		time.Sleep(time.Hour / 2)
+		last := a.must(t)
+		cancel()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		for {
+			b := lease(t, d, "b")
+			if b.machine != a.machine {
+				time.Sleep(time.Minute)
+				continue
+			}
+			if id := b.must(t); id <= last {
+				t.Fatalf("%d was made %s before what the former holder has made", id, timeOf(last).Sub(timeOf(id)))
+			}
+			return
+		}
+	})
+}
+
+// TestNextID_NeitherSleepsNorGoesBackWhenTheClockIsSet sets the clock as far as a test can: the sonyflake in use is one of
+// before, when the wall clock was an hour off.
+func TestNextID_NeitherSleepsNorGoesBackWhenTheClockIsSet(t *testing.T) {
+	for name, by := range map[string]time.Duration{"back": time.Hour, "forward": -time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			g := lease(t, &desk{}, "a")
+			last := g.must(t)
+			g.clock.mu.Lock()
+			flake, err := sonyflake.New(sonyflake.Settings{StartTime: epoch.Add(by), MachineID: func() (uint16, error) { return g.clock.machine, nil }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			g.clock.flake, g.clock.drift = flake, g.clock.drift+by
+			g.clock.mu.Unlock()
+			began := time.Now()
+			for range 1000 {
+				id := g.must(t)
+				if id <= last {
+					t.Fatalf("%d after %d", id, last)
+				}
+				last = id
+			}
+			if took := time.Since(began); took > 10*time.Second {
+				t.Errorf("1000 ids took %s", took)
+			}
+			if off := time.Since(timeOf(last)).Abs(); off > time.Second {
+				t.Errorf("the ids are %s off", off)
+			}
+		})
+	}
+}
+
+func TestNextID_IsMadeAgainWhenTheClockIsSetWhileItIsMade(t *testing.T) {
+	g := lease(t, &desk{}, "a")
+	last := g.must(t)
+	g.clock.mu.Lock()
+	flake, err := sonyflake.New(sonyflake.Settings{StartTime: epoch.Add(time.Hour), MachineID: func() (uint16, error) { return g.clock.machine, nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.clock.flake = flake // it was looked at the clock before this
+	g.clock.mu.Unlock()
+	if id := g.must(t); id <= last {
+		t.Fatalf("%d after %d", id, last)
+	}
+}
+
+func TestRun_RenewsAtOnceWhereIdsAreAskedForAndTheMachineHadSlept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(time.Until(epoch.AddDate(2, 0, 0))) // made time begins in 2000
+		d := &desk{}
+		g := lease(t, d, "a")
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- g.Run(ctx) }()
+		d.set(time.Hour) // that long, by the store's clock
+		g.until.Store(time.Now().Add(-time.Hour).UnixMilli())
+		if _, err := g.NextID(); !errors.Is(err, ErrLeaseEnded) {
+			t.Fatalf("got %v", err)
+		}
+		synctest.Wait()
+		if off := timeOf(g.must(t)).Sub(d.now()).Abs(); off > time.Second {
+			t.Errorf("ids are %s behind the store", off)
+		}
+		d.be(true)
+		g.until.Store(0)
+		for range 10 { // a store that is away is not asked all the time
+			if _, err := g.NextID(); !errors.Is(err, ErrLeaseEnded) {
+				t.Fatalf("got %v", err)
+			}
+			synctest.Wait()
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	})
 }

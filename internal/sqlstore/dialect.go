@@ -18,6 +18,8 @@ type dialect struct {
 	// incoming names the value that was to be inserted into a column.
 	incoming func(column string) string
 	greatest string // of two values
+	// now is the database's own clock in ms. On MySQL it does not go through a time zone, which repeats an hour in autumn.
+	now string
 	// duplicate tells whether a unique key is taken.
 	duplicate func(err error) bool
 	// hopeless tells whether the same statement can never succeed: the data is at fault, not the moment.
@@ -31,6 +33,7 @@ var mysqlDialect = dialect{
 	onConflict: " ON DUPLICATE KEY UPDATE ",
 	incoming:   func(column string) string { return "VALUES(" + column + ")" },
 	greatest:   "GREATEST",
+	now:        "TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', UTC_TIMESTAMP(3)) DIV 1000",
 	duplicate: func(err error) bool {
 		var e *mysql.MySQLError
 		return errors.As(err, &e) && e.Number == 1062
@@ -62,6 +65,7 @@ var sqliteDialect = dialect{
 	onConflict: " ON CONFLICT (%s) DO UPDATE SET ",
 	incoming:   func(column string) string { return "excluded." + column },
 	greatest:   "MAX",
+	now:        "CAST(unixepoch('subsec') * 1000 AS INTEGER)",
 	duplicate: func(err error) bool {
 		var e *sqlite.Error
 		return errors.As(err, &e) && (e.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE || e.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY)

@@ -75,3 +75,13 @@ func TestStatements_AreTakenByTiDBsParser(t *testing.T) {
 		t.Fatalf("only %d statements were found", parsed)
 	}
 }
+
+// TestLeases_AreTakenByTiDBsParser parses the statements that are put together for the database's own clock.
+func TestLeases_AreTakenByTiDBsParser(t *testing.T) {
+	l := mysqlDialect.leases()
+	for _, text := range []string{l.free, l.take, l.fresh, l.renew} {
+		if _, _, err := tidb.New().Parse(text, "", ""); err != nil {
+			t.Errorf("%v\n%s", err, text)
+		}
+	}
+}

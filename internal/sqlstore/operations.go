@@ -4,57 +4,85 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"time"
 
 	"tideline/pkg/timeline"
 )
 
-// LeaseMachine gives a machine number to a holder until a time (ms): one that nobody had, or the one whose lease ended
-// longest ago, if that was before freeBefore. It tries until no other holder is faster.
-func (s *Store) LeaseMachine(ctx context.Context, holder string, until, freeBefore int64, limit int) (int, error) {
+// leases are the statements about machine numbers. All of them go by the database's clock: those of the processes may be
+// hours apart, and one that is ahead must not take what another one holds.
+type leases struct{ free, take, fresh, renew string }
+
+func (d *dialect) leases() leases {
+	return leases{
+		free:  "SELECT machine_id FROM machine_leases WHERE expires_at < " + d.now + " - ? ORDER BY expires_at LIMIT 1",
+		take:  "UPDATE machine_leases SET holder = ?, expires_at = " + d.now + " + ? WHERE machine_id = ? AND expires_at < " + d.now + " - ?",
+		fresh: "INSERT INTO machine_leases (machine_id, holder, expires_at) VALUES (?, ?, " + d.now + " + ?)",
+		renew: "UPDATE machine_leases SET expires_at = " + d.greatest + "(" + d.now + ", ?) + ? WHERE machine_id = ? AND holder = ?",
+	}
+}
+
+// LeaseMachine gives a machine number to a holder for some time: one that nobody had, or the one whose lease ended longest
+// ago, if that was longer ago than rest. It tries until no other holder is faster. The time (ms) at which the lease ends is
+// the database's.
+func (s *Store) LeaseMachine(ctx context.Context, holder string, lease, rest time.Duration, limit int) (machine int, until int64, err error) {
+	text := s.dialect.leases()
 	for range 20 {
 		var next, free int
 		free = -1
 		err := s.query(ctx, "looking for a machine number", "SELECT COALESCE(MAX(machine_id) + 1, 0) FROM machine_leases", nil, func(r *sql.Rows) error { return r.Scan(&next) })
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
-		err = s.query(ctx, "looking for a free machine number", "SELECT machine_id FROM machine_leases WHERE expires_at < ? ORDER BY expires_at LIMIT 1", []any{freeBefore},
-			func(r *sql.Rows) error { return r.Scan(&free) })
+		err = s.query(ctx, "looking for a free machine number", text.free, []any{rest.Milliseconds()}, func(r *sql.Rows) error { return r.Scan(&free) })
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		if free >= 0 {
-			r, err := s.exec(ctx, "leasing a machine number", "UPDATE machine_leases SET holder = ?, expires_at = ? WHERE machine_id = ? AND expires_at < ?", holder, until, free, freeBefore)
+			r, err := s.exec(ctx, "leasing a machine number", text.take, holder, lease.Milliseconds(), free, rest.Milliseconds())
 			if err != nil {
-				return 0, err
+				return 0, 0, err
 			}
-			if n, err := r.RowsAffected(); err == nil && n == 1 {
-				return free, nil
+			if n, err := r.RowsAffected(); err != nil || n != 1 {
+				continue
 			}
-			continue
+			next = free
+		} else {
+			if next >= limit {
+				return 0, 0, fmt.Errorf("leasing a machine number: all %d are taken", limit)
+			}
+			if _, err = s.exec(ctx, "leasing a machine number", text.fresh, next, holder, lease.Milliseconds()); s.dialect.duplicate(err) {
+				continue
+			}
+			if err != nil {
+				return 0, 0, err
+			}
 		}
-		if next >= limit {
-			return 0, fmt.Errorf("leasing a machine number: all %d are taken", limit)
-		}
-		_, err = s.exec(ctx, "leasing a machine number", "INSERT INTO machine_leases (machine_id, holder, expires_at) VALUES (?, ?, ?)", next, holder, until)
-		if err == nil {
-			return next, nil
-		}
-		if !s.dialect.duplicate(err) {
-			return 0, err
+		until, ours, err := s.leaseEnd(ctx, next, holder)
+		if err != nil || ours {
+			return next, until, err
 		}
 	}
-	return 0, fmt.Errorf("leasing a machine number: others were always faster")
+	return 0, 0, fmt.Errorf("leasing a machine number: others were always faster")
 }
 
-// RenewMachine extends a lease that is still the holder's; false where it is not.
-func (s *Store) RenewMachine(ctx context.Context, machine int, holder string, until int64) (bool, error) {
-	r, err := s.exec(ctx, "renewing a machine number", "UPDATE machine_leases SET expires_at = ? WHERE machine_id = ? AND holder = ?", until, machine, holder)
+// RenewMachine extends a lease that is still the holder's, from now on or from the time (ms) up to which it has been used
+// where the database's clock was set back behind that; ours is false where it is somebody else's.
+func (s *Store) RenewMachine(ctx context.Context, machine int, holder string, lease time.Duration, used int64) (until int64, ours bool, err error) {
+	r, err := s.exec(ctx, "renewing a machine number", s.dialect.leases().renew, used, lease.Milliseconds(), machine, holder)
 	if err != nil {
-		return false, err
+		return 0, false, err
 	}
-	n, err := r.RowsAffected()
-	return n == 1, err
+	if n, err := r.RowsAffected(); err != nil || n != 1 {
+		return 0, false, err
+	}
+	return s.leaseEnd(ctx, machine, holder)
+}
+
+func (s *Store) leaseEnd(ctx context.Context, machine int, holder string) (until int64, ours bool, err error) {
+	err = s.query(ctx, "reading the lease of a machine number", "SELECT expires_at FROM machine_leases WHERE machine_id = ? AND holder = ?", []any{machine, holder},
+		func(r *sql.Rows) error { ours = true; return r.Scan(&until) })
+	return until, ours, err
 }
 
 // Parked is a record that a store could never take.

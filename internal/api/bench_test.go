@@ -8,8 +8,12 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
+
+	"tideline/internal/sqlstore"
+	"tideline/pkg/chat"
 )
 
 // BenchmarkPull compares a cached pull of 50 messages with what net/http alone makes of the same bytes in memory. Both are
@@ -65,21 +69,46 @@ func BenchmarkPull(b *testing.B) {
 	}
 }
 
-// BenchmarkSync asks for the summary of everything that somebody with 500 conversations has: heads, marks, unread.
+// BenchmarkSync asks for the summary of everything that somebody with 500 conversations has: heads, marks, unread, and of private
+// ones how far the other has read.
 func BenchmarkSync(b *testing.B) {
-	ada, bob := join(b, "ada"), join(b, "bob")
-	for n := range 500 {
-		cid := ada.group(bob)
-		if n%5 == 0 {
-			bob.say(cid, "unread")
+	const many = 500
+	b.Run("groups", func(b *testing.B) {
+		ada, bob := join(b, "ada"), join(b, "bob")
+		for n := range many {
+			cid := ada.group(bob)
+			if n%5 == 0 {
+				ada.pull(cid, fmt.Sprintf("?after=0&told=%d", bob.say(cid, "unread"))) // it is stored
+			}
 		}
-	}
-	ask := func() []byte {
-		r, err := http.NewRequestWithContext(b.Context(), http.MethodPost, ada.base+"/sync", strings.NewReader(`{"limit":500}`))
+		syncing(b, ada, many, many/5)
+	})
+	b.Run("private", func(b *testing.B) {
+		ada := join(b, "ada")
+		var peers []sqlstore.ExternalUser
+		for n := range many {
+			peers = append(peers, sqlstore.ExternalUser{ExternalID: ada.name + strconv.Itoa(n), Nickname: "Peer", ID: chat.UserID(n + 1)})
+		}
+		ids, err := theRig(b).parts.Store.UpsertExternal(b.Context(), peers, 1)
 		if err != nil {
 			b.Fatal(err)
 		}
-		r.Header.Set("Authorization", "Bearer "+ada.token)
+		for _, id := range ids {
+			cid := between(ada, &person{id: id.String()})
+			ada.pull(cid, fmt.Sprintf("?after=0&told=%d", ada.say(cid, "said"))) // it is stored
+		}
+		syncing(b, ada, many, 0)
+	})
+}
+
+// syncing asks for the summary again and again, after a look at what it says.
+func syncing(b *testing.B, who *person, conversations, unread int) {
+	ask := func() []byte {
+		r, err := http.NewRequestWithContext(b.Context(), http.MethodPost, who.base+"/sync", strings.NewReader(`{"limit":500}`))
+		if err != nil {
+			b.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+who.token)
 		r.Header.Set("Content-Type", "application/json")
 		answer, err := http.DefaultClient.Do(r)
 		if err != nil {
@@ -96,7 +125,7 @@ func BenchmarkSync(b *testing.B) {
 		Conversations []struct{ Unread int }
 		UnreadTotal   int `json:"unread_total"`
 	}
-	if err := json.Unmarshal(ask(), &first); err != nil || len(first.Conversations) != 500 || first.UnreadTotal != 100 {
+	if err := json.Unmarshal(ask(), &first); err != nil || len(first.Conversations) != conversations || first.UnreadTotal != unread {
 		b.Fatalf("%d conversations with %d unread, %v", len(first.Conversations), first.UnreadTotal, err)
 	}
 	b.ReportAllocs()

@@ -158,6 +158,18 @@ func (s *shelf) Corrections(context.Context, chat.UserID, []timeline.MarkAt) (ma
 	return map[chat.ConversationID]timeline.Correction{}, nil
 }
 
+func (s *shelf) PeerMarks(_ context.Context, u chat.UserID) (map[chat.ConversationID]int64, error) {
+	s.reading("peers")
+	defer s.mu.Unlock()
+	out := map[chat.ConversationID]int64{}
+	for k, m := range s.members {
+		if low, high, private := k.Conversation.Peers(); private && k.User != u && (low == u || high == u) {
+			out[k.Conversation] = m.ReadSeq
+		}
+	}
+	return out, nil
+}
+
 func (s *shelf) Users(context.Context, []chat.UserID) ([]sqlstore.User, error) { return nil, nil }
 
 func (s *shelf) Outcome(context.Context, chat.ConversationID, chat.UserID, string) (*seq.Numbered, *chat.Rejection, error) {

@@ -45,6 +45,7 @@ type Store interface {
 	accounts.Store
 	Positions(ctx context.Context, partitions []int32) ([]timeline.Position, error)
 	MarkPositions(ctx context.Context, partitions []int32) (map[int32]int64, error)
+	PeerMarks(ctx context.Context, u chat.UserID) (map[chat.ConversationID]int64, error)
 	Receipt(ctx context.Context, c chat.ConversationID, seqs []int64) ([]timeline.ReceiptQuestion, error)
 	Outcome(ctx context.Context, c chat.ConversationID, sender chat.UserID, clientMsgID string) (*seq.Numbered, *chat.Rejection, error)
 	UsersExist(ctx context.Context, users []chat.UserID) ([]chat.UserID, error)

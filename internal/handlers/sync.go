@@ -91,36 +91,54 @@ type Conversation struct {
 	Newest      []rawJSON           `json:"newest,omitempty"`
 }
 
-func (s *Service) view(ctx context.Context, u chat.UserID, v *summary) (Conversation, error) {
-	first, last := v.m.Visible(&v.c)
-	out := Conversation{
-		ID: v.c.ID, Type: v.c.ID.Kind.Type(), Name: v.c.Name, AvatarURL: v.c.AvatarURL, MaxSeq: last, MinSeq: first, ReadSeq: v.mark.Seq,
-		Unread: v.unread, Mentions: v.meant, MemberCount: v.c.MemberCount, Role: v.m.Role, MutedUntil: v.m.MutedUntil,
-		Dissolved: v.c.DissolvedSeq > 0, LastAt: v.c.LastAt,
+// shown gives summaries as their reader sees them. How far the others of private conversations have read is asked in one go.
+func (s *Service) shown(ctx context.Context, u chat.UserID, list []summary) ([]Conversation, error) {
+	out := make([]Conversation, len(list))
+	var peers []timeline.MemberKey
+	for i := range list {
+		v := &list[i]
+		first, last := v.m.Visible(&v.c)
+		out[i] = Conversation{
+			ID: v.c.ID, Type: v.c.ID.Kind.Type(), Name: v.c.Name, AvatarURL: v.c.AvatarURL, MaxSeq: last, MinSeq: first, ReadSeq: v.mark.Seq,
+			Unread: v.unread, Mentions: v.meant, MemberCount: v.c.MemberCount, Role: v.m.Role, MutedUntil: v.m.MutedUntil,
+			Dissolved: v.c.DissolvedSeq > 0, LastAt: v.c.LastAt,
+		}
+		if low, high, private := v.c.ID.Peers(); private {
+			out[i].Role = ""
+			if out[i].Peer = low; low == u {
+				out[i].Peer = high
+			}
+			peers = append(peers, timeline.MemberKey{Conversation: v.c.ID, User: out[i].Peer})
+		}
 	}
-	if low, high, private := v.c.ID.Peers(); private {
-		out.Role = ""
-		if out.Peer = low; low == u {
-			out.Peer = high
-		}
-		peer, found, err := s.peer(ctx, v.c.ID, out.Peer)
-		if err != nil {
-			return out, err
-		}
-		if found {
-			out.PeerReadSeq = &peer
+	if len(peers) == 0 {
+		return out, nil
+	}
+	read, err := s.peerMarks(ctx, u, peers)
+	if err != nil {
+		return nil, err
+	}
+	for i := range out {
+		if seq, found := read[out[i].ID]; found {
+			out[i].PeerReadSeq = &seq
 		}
 	}
 	return out, nil
 }
 
-// peer gives how far the other person of a private conversation has read.
-func (s *Service) peer(ctx context.Context, id chat.ConversationID, u chat.UserID) (int64, bool, error) {
-	list, err := s.store.Members(ctx, []timeline.MemberKey{{Conversation: id, User: u}})
-	if err != nil || len(list) == 0 {
-		return 0, false, err
+// fewPeers is up to how many marks of peers are asked by name; more come with those of all private conversations.
+const fewPeers = 20
+
+func (s *Service) peerMarks(ctx context.Context, u chat.UserID, peers []timeline.MemberKey) (map[chat.ConversationID]int64, error) {
+	if len(peers) > fewPeers {
+		return s.store.PeerMarks(ctx, u)
 	}
-	return list[0].ReadSeq, true, nil
+	members, err := s.store.Members(ctx, peers)
+	read := make(map[chat.ConversationID]int64, len(members))
+	for i := range members {
+		read[members[i].Conversation] = members[i].ReadSeq
+	}
+	return read, err
 }
 
 // Conversation gives one conversation to a member.
@@ -151,7 +169,11 @@ func (s *Service) Conversation(ctx context.Context, u chat.UserID, id chat.Conve
 	if err := s.count(ctx, u, v); err != nil {
 		return Conversation{}, err
 	}
-	return s.view(ctx, u, &v[0])
+	shown, err := s.shown(ctx, u, v)
+	if err != nil {
+		return Conversation{}, err
+	}
+	return shown[0], nil
 }
 
 // OpenPrivate gives the conversation with another person; it need not have a message yet.
@@ -251,20 +273,19 @@ func (s *Service) Sync(ctx context.Context, u chat.UserID, r SyncRequest) (SyncA
 	}
 	end := min(start+r.Limit, len(moved))
 	senders := map[chat.UserID]bool{}
-	for i := start; i < end; i++ {
-		v, err := s.view(ctx, u, &moved[i])
-		if err != nil {
-			return SyncAnswer{}, err
-		}
+	if answer.Conversations, err = s.shown(ctx, u, moved[start:end]); err != nil {
+		return SyncAnswer{}, err
+	}
+	for i := range answer.Conversations {
+		v := &answer.Conversations[i]
 		if v.Peer > 0 {
 			senders[v.Peer] = true
 		}
 		if r.Newest > 0 {
-			if v.Newest, err = s.newest(ctx, u, &moved[i], r.Newest, senders); err != nil {
+			if v.Newest, err = s.newest(ctx, u, &moved[start+i], r.Newest, senders); err != nil {
 				return SyncAnswer{}, err
 			}
 		}
-		answer.Conversations = append(answer.Conversations, v)
 	}
 	if answer.HasMore = end < len(moved); answer.HasMore {
 		next.paging, next.key = true, keyOf(&moved[end-1], from.since != nil)

@@ -290,6 +290,25 @@ func (s *Store) Marks(ctx context.Context, c chat.ConversationID) ([]timeline.Me
 	return s.memberMarks(ctx, "reading the marks of a conversation", "conversation_id = ? AND left_seq = 0", c.Bytes())
 }
 
+// PeerMarks gives how far the others have read in all private conversations of a user: a range of the index members_user,
+// and the two rows of each behind it. Naming the conversations instead would take longer to parse than this takes.
+func (s *Store) PeerMarks(ctx context.Context, u chat.UserID) (map[chat.ConversationID]int64, error) {
+	out := map[chat.ConversationID]int64{}
+	err := s.query(ctx, "reading the marks of peers",
+		"SELECT p.conversation_id, p.read_seq FROM members m JOIN members p ON p.conversation_id = m.conversation_id AND p.user_id <> m.user_id WHERE m.user_id = ? AND m.conversation_id >= ? AND m.conversation_id < ?",
+		[]any{int64(u), []byte{byte(chat.KindPrivate)}, []byte{byte(chat.KindPrivate) + 1}}, func(r *sql.Rows) error {
+			var id []byte
+			var seq int64
+			if err := r.Scan(&id, &seq); err != nil {
+				return err
+			}
+			c, err := chat.ConversationIDFromBytes(id)
+			out[c] = seq
+			return err
+		})
+	return out, err
+}
+
 // Readers implements timeline.Reader: a range of the primary key, because pages are in the order of users.
 func (s *Store) Readers(ctx context.Context, c chat.ConversationID, seq int64, after chat.UserID, limit int) ([]timeline.MemberMark, error) {
 	return s.memberMarks(ctx, "listing readers",

@@ -72,7 +72,7 @@ func (s *shelf) count(what string) int {
 	return s.reads[what]
 }
 
-// join makes somebody a member of a conversation that has some messages of its own from then on.
+// join makes somebody a member of a conversation.
 func (s *shelf) join(id chat.ConversationID, u chat.UserID, join int64) {
 	s.change(func() {
 		s.members[timeline.MemberKey{Conversation: id, User: u}] = timeline.Member{Conversation: id, User: u, JoinSeq: join, ReadOffset: -1}

@@ -214,6 +214,9 @@ const (
 	defaultSync = 100
 	maxSync     = 500
 	maxNewest   = 20
+	// maxSyncBytes of messages end a page: it has at most as much again from its last conversation, for which the limits of a
+	// pull hold.
+	maxSyncBytes = 1 << 20
 )
 
 // Sync gives a reconnecting client everything in one round trip.
@@ -272,19 +275,29 @@ func (s *Service) Sync(ctx context.Context, u chat.UserID, r SyncRequest) (SyncA
 		})
 	}
 	end := min(start+r.Limit, len(moved))
-	senders := map[chat.UserID]bool{}
 	if answer.Conversations, err = s.shown(ctx, u, moved[start:end]); err != nil {
 		return SyncAnswer{}, err
 	}
+	senders := map[chat.UserID]bool{}
+	bytes := 0
 	for i := range answer.Conversations {
 		v := &answer.Conversations[i]
 		if v.Peer > 0 {
 			senders[v.Peer] = true
 		}
-		if r.Newest > 0 {
-			if v.Newest, err = s.newest(ctx, u, &moved[start+i], r.Newest, senders); err != nil {
-				return SyncAnswer{}, err
-			}
+		if r.Newest == 0 {
+			continue
+		}
+		if v.Newest, err = s.newest(ctx, u, &moved[start+i], r.Newest, senders); err != nil {
+			return SyncAnswer{}, err
+		}
+		for _, entry := range v.Newest {
+			bytes += len(entry)
+		}
+		if bytes >= maxSyncBytes { // the page ends here; there is always one conversation in it
+			end = start + i + 1
+			answer.Conversations = answer.Conversations[:i+1]
+			break
 		}
 	}
 	if answer.HasMore = end < len(moved); answer.HasMore {

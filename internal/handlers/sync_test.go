@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"strings"
 	"testing"
 
 	"tideline/pkg/chat"
@@ -30,5 +31,53 @@ func TestSync_AsksForTheMarksOfAllPeersAtOnce(t *testing.T) {
 		if asked := r.shelf.count("peers") + r.shelf.count("members") - before; asked != 1 {
 			t.Errorf("a page of %d took %d statements", limit, asked)
 		}
+	}
+}
+
+func TestSync_EndsAPageEarlyWhereItsMessagesAreLarge(t *testing.T) {
+	r := newRig(t)
+	const many, messages = 20, 16
+	large := strings.Repeat("x", 60<<10)
+	for n := range int64(many) {
+		c := chat.GroupConversation(n + 1)
+		r.shelf.join(c, 1000, 1)
+		for range messages {
+			r.shelf.say(c, large)
+		}
+	}
+	seen := map[chat.ConversationID]int{}
+	request := SyncRequest{Newest: messages}
+	for pages := 1; ; pages++ {
+		got, err := r.Sync(t.Context(), 1000, request)
+		if err != nil || len(got.Conversations) == 0 {
+			t.Fatalf("%d conversations, %v", len(got.Conversations), err)
+		}
+		size := 0
+		for _, c := range got.Conversations {
+			seen[c.ID]++
+			if len(c.Newest) != messages {
+				t.Errorf("%s brings %d messages", c.ID, len(c.Newest))
+			}
+			for _, entry := range c.Newest {
+				size += len(entry)
+			}
+		}
+		if size > 2*maxSyncBytes+len(large) {
+			t.Errorf("page %d has %d bytes of messages", pages, size)
+		}
+		if request.Cursor = got.Cursor; !got.HasMore {
+			break
+		}
+		if pages > many {
+			t.Fatal("the pages do not end")
+		}
+	}
+	for c, times := range seen {
+		if times != 1 {
+			t.Errorf("%s came %d times, and nothing has moved", c, times)
+		}
+	}
+	if len(seen) != many {
+		t.Errorf("%d conversations came, of %d", len(seen), many)
 	}
 }

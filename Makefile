@@ -20,7 +20,12 @@ build: go ## build every command into bin/
 test: go ## install the real servers, and run every check and every test against them
 	scripts/install-servers
 	$(MAKE) --no-print-directory lint
-	TIDELINE_REQUIRE_SERVERS=1 go test -race -timeout 30m ./...
+	TIDELINE_REQUIRE_SERVERS=1 go test -race -timeout 30m $$(go list ./... | grep -v /test/fault$$)
+	TIDELINE_REQUIRE_SERVERS=1 go test -race -timeout 30m ./test/fault
+
+fault: go ## break everything on purpose, on a large evening (an hour); FAULT_SEED=n, and RUN=name for one of them
+	scripts/install-servers
+	FAULT=full TIDELINE_REQUIRE_SERVERS=1 go test -count=1 -v -timeout 3h -run '$(RUN)' ./test/fault
 
 test-fast: go ## run the tests that need no server and no race detector
 	go test -short ./...
@@ -40,4 +45,4 @@ clean: ## remove what was built; data and installed servers stay
 go:
 	@scripts/install-go
 
-.PHONY: help run chdb build test test-fast lint generate clean go
+.PHONY: help run chdb build test fault test-fast lint generate clean go

@@ -132,6 +132,11 @@ func tail(s string) string {
 	return strings.Join(lines[max(0, len(lines)-15):], "\n")
 }
 
+// Ended tells whether the server runs no more.
+func (p *Process) Ended() bool {
+	return errors.Is(p.cmd.Process.Signal(syscall.Signal(0)), os.ErrProcessDone)
+}
+
 // Kill ends the server as a power cut does.
 func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill()
@@ -193,6 +198,28 @@ func StartKafka(t testing.TB) *Process {
 	p, err := newKafka(t, t.TempDir(), listener{})
 	if err != nil {
 		missing(t, "Kafka", err)
+	}
+	t.Cleanup(p.Kill)
+	return p
+}
+
+// StartKafkaIn starts a broker of the test's own that keeps its log in a folder, such as one on a small disk.
+func StartKafkaIn(t testing.TB, folder string) *Process {
+	t.Helper()
+	p, err := newKafka(t, folder, listener{})
+	if err != nil {
+		missing(t, "Kafka", err)
+	}
+	t.Cleanup(p.Kill)
+	return p
+}
+
+// StartMySQLIn starts a MariaDB of the test's own that keeps its data in a folder; see StartMySQL.
+func StartMySQLIn(t testing.TB, folder string) *Process {
+	t.Helper()
+	p, err := newMySQL(t, folder)
+	if err != nil {
+		missing(t, "MariaDB", err)
 	}
 	t.Cleanup(p.Kill)
 	return p

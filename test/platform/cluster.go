@@ -32,6 +32,8 @@ type Setup struct {
 	Env []string
 	// Kafka is the broker; nil for one of the cluster's own.
 	Kafka *servers.Process
+	// MySQL is the store's server, with OwnServers; nil for one of the cluster's own.
+	MySQL *servers.Process
 	// OwnServers gives it a MySQL and a ClickHouse of its own, which the test may break.
 	OwnServers bool
 	// Failpoints lets the test end processes at places of their own; see internal/failpoint.
@@ -67,7 +69,10 @@ func (s Setup) Start(t testing.TB) *Cluster {
 	c := &Cluster{KafkaServer: k, Redis: r}
 	var archive string
 	if s.OwnServers {
-		c.MySQLServer, c.ClickHouseServer = servers.StartMySQL(t), servers.StartClickHouse(t)
+		if c.MySQLServer = s.MySQL; c.MySQLServer == nil {
+			c.MySQLServer = servers.StartMySQL(t)
+		}
+		c.ClickHouseServer = servers.StartClickHouse(t)
 		c.MySQL, archive = servers.Database(t, c.MySQLServer), c.ClickHouseServer.ClickHouseDatabase()
 	} else {
 		c.MySQL, archive = servers.MySQL(t), servers.ClickHouse(t)

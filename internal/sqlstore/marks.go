@@ -15,7 +15,30 @@ import (
 const (
 	consumerMarks      = "receipts"
 	consumerRejections = "rejections"
+	// Not a consumer: its offset is 1 where the fast marks missed something of a partition of im.receipts.
+	consumerMissed = "receipts missed"
 )
+
+// MarksMissed tells of which partitions of im.receipts it was noted that the fast marks missed something.
+func (s *Store) MarksMissed(ctx context.Context, partitions []int32) (map[int32]bool, error) {
+	noted, err := s.consumerPositions(ctx, consumerMissed, partitions)
+	out := make(map[int32]bool, len(noted))
+	for p, n := range noted {
+		out[p] = n > 0
+	}
+	return out, err
+}
+
+// NoteMarksMissed notes it, or that it was made good.
+func (s *Store) NoteMarksMissed(ctx context.Context, partition int32, missed bool) error {
+	n := 0
+	if missed {
+		n = 1
+	}
+	_, err := s.exec(ctx, "noting missed marks", "INSERT INTO consumer_positions (consumer, partition_id, next_offset) VALUES (?, ?, ?)"+
+		s.dialect.upsert("consumer, partition_id", "next_offset"), consumerMissed, partition, n)
+	return err
+}
 
 // MarkPositions implements timeline.MarkWriter.
 func (s *Store) MarkPositions(ctx context.Context, partitions []int32) (map[int32]int64, error) {

@@ -28,6 +28,8 @@ type consumer struct {
 	position func(ctx context.Context, partition int32) (int64, error)
 	// apply stores records and moves the position from one offset to another; core.ErrFenced where it stands elsewhere.
 	apply func(ctx context.Context, partition int32, from, to int64, records []*kgo.Record) error
+	// letGo is told that a partition is not worked on any more; may be nil.
+	letGo func(partition int32)
 }
 
 func (c *consumer) Run(ctx context.Context) error {
@@ -36,6 +38,9 @@ func (c *consumer) Run(ctx context.Context) error {
 }
 
 func (c *consumer) own(ctx context.Context, p *kafka.Partition) error {
+	if c.letGo != nil {
+		defer c.letGo(p.ID)
+	}
 	at, err := c.position(ctx, p.ID)
 	if err != nil {
 		return err
@@ -99,46 +104,6 @@ func (c *consumer) applyPatiently(ctx context.Context, partition int32, from, to
 			return ctx.Err()
 		case <-time.After(pause + rand.N(pause)):
 		}
-	}
-}
-
-// MarkStore makes marks durable.
-type MarkStore interface{ core.MarkWriter }
-
-// RaiseMarks raises fast marks after they are durable: the api that wrote them may have died before it could.
-type RaiseMarks interface {
-	Raise(ctx context.Context, marks []chat.ReadMark) error
-}
-
-// NewMarkWriter makes the service that makes read marks durable.
-func NewMarkWriter(kc kafka.Config, store MarkStore, fast RaiseMarks, log *slog.Logger, metrics *Metrics, id string) interface{ Run(context.Context) error } {
-	return &consumer{
-		kafka: kc, group: kafka.GroupMarks, topic: kafka.TopicReceipts, id: id, log: log, metrics: metrics,
-		position: func(ctx context.Context, partition int32) (int64, error) {
-			at, err := store.MarkPositions(ctx, []int32{partition})
-			return at[partition], err
-		},
-		apply: func(ctx context.Context, partition int32, from, to int64, records []*kgo.Record) error {
-			entries := make([]core.MarkEntry, 0, len(records))
-			marks := make([]chat.ReadMark, 0, len(records))
-			for _, r := range records {
-				m, err := wire.DecodeReadMark(r.Value)
-				if err != nil {
-					metrics.parked.Inc()
-					log.Error("A READ MARK is not readable and is skipped", "partition", r.Partition, "offset", r.Offset, "err", err)
-					continue
-				}
-				entries, marks = append(entries, core.MarkEntry{Offset: r.Offset, Mark: m}), append(marks, m)
-			}
-			if err := store.ApplyMarks(ctx, partition, from, to, entries); err != nil {
-				return err
-			}
-			metrics.marks.Add(float64(len(entries)))
-			if err := fast.Raise(ctx, marks); err != nil {
-				log.Debug("fast read marks were not raised; the api did it, or they are filled again", "err", err)
-			}
-			return nil
-		},
 	}
 }
 

@@ -63,6 +63,7 @@ type fastMarks struct {
 	mu          sync.Mutex // guards what follows
 	away        bool
 	followed    int
+	raised      int
 	invalidated int
 }
 
@@ -75,6 +76,16 @@ func (m *fastMarks) Follow(_ context.Context, entries []core.Entry) error {
 		return errAway
 	}
 	m.followed += len(entries)
+	return nil
+}
+
+func (m *fastMarks) Raise(_ context.Context, marks []chat.ReadMark) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.away {
+		return errAway
+	}
+	m.raised += len(marks)
 	return nil
 }
 

@@ -141,6 +141,10 @@ func run(ctx context.Context, own *settings, s *wiring.Settings, log *slog.Logge
 	if err != nil {
 		return err
 	}
+	retention, err := retain(starting, s, p, log)
+	if err != nil {
+		return err
+	}
 	numbering, err := p.Ingest()
 	if err != nil {
 		return err
@@ -175,8 +179,46 @@ func run(ctx context.Context, own *settings, s *wiring.Settings, log *slog.Logge
 	services := append([]ops.Named{sockets, door}, behind...)
 	services = append(append(services, numbering...), storing...)
 	// The servers end last: everything above them has let go by then.
-	services = append(services, ops.Named{Name: "redis", Service: cache}, ops.Named{Name: "kafka", Service: broker})
+	services = append(services, ops.Named{Name: "retention", Service: retention}, ops.Named{Name: "redis", Service: cache}, ops.Named{Name: "kafka", Service: broker})
 	return p.Run(ctx, services...)
+}
+
+// retain makes what bounds the log: it keeps what the store does not have yet.
+func retain(ctx context.Context, s *wiring.Settings, p *wiring.Parts, log *slog.Logger) (*embedded.Retention, error) {
+	partitions := make([]int32, s.Kafka.Partitions)
+	for i := range partitions {
+		partitions[i] = int32(i)
+	}
+	client, err := s.Kafka.NewAdmin("retention", log)
+	if err != nil {
+		return nil, err
+	}
+	retention := embedded.NewRetention(client, func(ctx context.Context) (map[string]map[int32]int64, error) {
+		stored, err := p.Store.Positions(ctx, partitions)
+		if err != nil {
+			return nil, err
+		}
+		marks, err := p.Store.MarkPositions(ctx, partitions)
+		if err != nil {
+			return nil, err
+		}
+		rejections, err := p.Store.RejectionPositions(ctx, partitions)
+		if err != nil {
+			return nil, err
+		}
+		places := map[string]map[int32]int64{kafka.TopicInbound: {}, kafka.TopicMessages: {}, kafka.TopicRejected: {}, kafka.TopicReceipts: marks}
+		for _, at := range stored {
+			places[kafka.TopicInbound][at.Partition] = at.InboundNext
+			places[kafka.TopicMessages][at.Partition] = at.MessagesNext
+			places[kafka.TopicRejected][at.Partition] = min(at.RejectedNext, rejections[at.Partition])
+		}
+		return places, nil
+	}, log)
+	if err := retention.TakeOver(ctx); err != nil {
+		client.Close()
+		return nil, err
+	}
+	return retention, nil
 }
 
 // prepare brings topics and schema to what this binary knows.

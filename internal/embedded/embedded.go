@@ -24,7 +24,8 @@ type Broker struct {
 	addr    string
 }
 
-// Bounds of the embedded log. A partition keeps what a small community says in a month; the rest is in the store.
+// Bounds of the embedded log. A partition keeps what a small community says in a month, and whatever the store does not
+// have yet (see Retention); the rest is in the store.
 const (
 	RetentionBytes = 64 << 20
 	SegmentBytes   = 16 << 20

@@ -22,9 +22,11 @@ import (
 
 // partitionLog is one partition's part of Kafka, as its owner sees it. It implements seq.Log.
 //
-// Fenced, every write is a transaction of the partition's own transactional id. Plain, a write is one produce request of
-// an idempotent producer that retries until it succeeds or the process ends: that is enough only where the broker runs
-// inside this process, because then nobody else can own the partition, and both die together.
+// Fenced, every write is a transaction of the partition's own transactional id. Plain, it is produce requests, in order, of
+// an idempotent producer that repeats them for as long as the process lives: a kill leaves the first of the records, and
+// the next owner goes on behind them. What the broker refuses for good ends the owner, not the process; it was not
+// written. That is enough only where the broker runs inside this process, because then nobody else can own the partition,
+// and both die together.
 type partitionLog struct {
 	cfg       kafka.Config
 	clientID  string
@@ -279,7 +281,7 @@ func (l *partitionLog) write(ctx context.Context, records []*kgo.Record) ([]*kgo
 	began := time.Now()
 	defer func() { l.metrics.write.Observe(time.Since(began).Seconds()) }()
 	if !l.fenced {
-		// The producer repeats by itself, for as long as the process lives: see partitionLog.
+		// The producer repeats by itself whatever can succeed later: see partitionLog.
 		return records, l.producer.ProduceSync(ctx, records...).FirstErr()
 	}
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)

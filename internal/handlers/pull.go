@@ -93,7 +93,7 @@ func (s *Service) Pull(ctx context.Context, u chat.UserID, r PullRequest) (Pulle
 	p.first, p.last = m.Visible(&c)
 	switch {
 	case r.After != nil:
-		err = p.forward(ctx, *r.After+1)
+		err = p.forward(ctx, min(*r.After, p.last)+1) // after the end there is nothing, however far
 	case r.Around != nil:
 		err = p.around(ctx, *r.Around)
 	case r.AroundTime != nil:

@@ -66,7 +66,7 @@ func (t *Teller) Tell(outcomes []seq.Outcome) {
 }
 
 func outcomeOf(request uint64, o *seq.Outcome) wire.Outcome {
-	out := wire.Outcome{Request: request}
+	out := wire.Outcome{Request: request, Command: wire.CommandKey(o.Record.Value)}
 	switch {
 	case o.Event != nil:
 		out.First = chat.FirstEvent{Seq: o.Event.Seq, MessageID: o.Event.MessageID, SentAt: o.Event.SentAt}

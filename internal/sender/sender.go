@@ -74,7 +74,7 @@ type Sender struct {
 
 	next    atomic.Uint64
 	mu      sync.Mutex // guards waiting
-	waiting map[uint64]chan wire.Outcome
+	waiting map[uint64]*Pending
 
 	lag []atomic.Int64 // by partition
 }
@@ -83,7 +83,7 @@ type Sender struct {
 func New(cfg Config, kc kafka.Config, producer *kgo.Client, client redis.UniversalClient, store Store, hasher *chat.Hasher, log *slog.Logger, metrics *Metrics, instance string) *Sender {
 	return &Sender{
 		cfg: cfg, kafka: kc, producer: producer, redis: client, store: store, hasher: hasher, log: log, metrics: metrics, instance: instance,
-		waiting: map[uint64]chan wire.Outcome{}, lag: make([]atomic.Int64, kc.Partitions),
+		waiting: map[uint64]*Pending{}, lag: make([]atomic.Int64, kc.Partitions),
 	}
 }
 
@@ -104,6 +104,7 @@ type Pending struct {
 	s       *Sender
 	command *chat.Command
 	request uint64
+	key     uint64 // of the record, see wire.CommandKey
 	outcome chan wire.Outcome
 	written chan error
 	begun   time.Time
@@ -127,17 +128,18 @@ func (s *Sender) Begin(ctx context.Context, c *chat.Command) (*Pending, error) {
 	if lag := s.lag[partition].Load(); lag > s.cfg.MaxLag {
 		return nil, chat.Refuse(chat.CodeOverloaded, "too much waits to be stored").After(2 * time.Second)
 	}
-	p := &Pending{s: s, command: c, request: s.next.Add(1), outcome: make(chan wire.Outcome, 1), written: make(chan error, 1), begun: time.Now()}
+	value := wire.EncodeCommand(c)
+	p := &Pending{s: s, command: c, request: s.next.Add(1), key: wire.CommandKey(value), outcome: make(chan wire.Outcome, 1), written: make(chan error, 1), begun: time.Now()}
 	s.mu.Lock()
 	if len(s.waiting) >= s.cfg.MaxInFlight {
 		s.mu.Unlock()
 		return nil, chat.Refuse(chat.CodeOverloaded, "too many commands are in flight").After(time.Second)
 	}
-	s.waiting[p.request] = p.outcome
+	s.waiting[p.request] = p
 	s.mu.Unlock()
 	s.metrics.inFlight.Inc()
 	r := &kgo.Record{
-		Topic: kafka.TopicInbound, Key: []byte(key), Value: wire.EncodeCommand(c),
+		Topic: kafka.TopicInbound, Key: []byte(key), Value: value,
 		Headers: []kgo.RecordHeader{
 			{Key: kafka.HeaderContentType, Value: []byte(wire.ContentTypeProtobuf)},
 			{Key: kafka.HeaderProducer, Value: []byte("api")},
@@ -272,15 +274,27 @@ func (s *Sender) listen(ctx context.Context) {
 				s.log.Error("outcomes are not readable", "err", err)
 				continue
 			}
-			s.mu.Lock()
-			for _, o := range outcomes {
-				if ch := s.waiting[o.Request]; ch != nil {
-					delete(s.waiting, o.Request)
-					ch <- o
-				}
-			}
-			s.mu.Unlock()
+			s.tell(outcomes)
 		}
+	}
+}
+
+// tell passes outcomes on to those who wait for them. Any producer can name a request of ours, by copying a record with its
+// headers or on purpose: only the outcome of what was sent is taken.
+func (s *Sender) tell(outcomes []wire.Outcome) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, o := range outcomes {
+		p := s.waiting[o.Request]
+		if p == nil {
+			continue
+		}
+		if o.Command != 0 && o.Command != p.key {
+			s.log.Warn("a record of somebody else carries a request of this process, and is not taken for it", "conversation", p.command.Conversation.String())
+			continue
+		}
+		delete(s.waiting, o.Request)
+		p.outcome <- o
 	}
 }
 

@@ -18,13 +18,13 @@ import (
 // pending is a command on its way to a Kafka and a Redis that the test plays itself.
 func pending(t *testing.T, store *fakeStore) *Pending {
 	s := &Sender{
-		cfg: DefaultConfig(), store: store, hasher: hasher(t), log: quiet, metrics: NewMetrics(prometheus.NewRegistry()), waiting: map[uint64]chan wire.Outcome{},
+		cfg: DefaultConfig(), store: store, hasher: hasher(t), log: quiet, metrics: NewMetrics(prometheus.NewRegistry()), waiting: map[uint64]*Pending{},
 	}
 	p := &Pending{
 		s: s, command: command("a"), request: 1, outcome: make(chan wire.Outcome, 1), written: make(chan error, 1), begun: time.Now(),
 		span: trace.SpanFromContext(context.Background()),
 	}
-	s.waiting[1] = p.outcome
+	s.waiting[1] = p
 	return p
 }
 
@@ -126,4 +126,32 @@ func TestWait_ReadsWhatTheStoreSays(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestTell_TakesOnlyTheOutcomeOfWhatWasSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := pending(t, &fakeStore{})
+		p.key = wire.CommandKey(wire.EncodeCommand(p.command))
+		p.written <- nil
+		// Somebody produces a copy of the record with another body: it names the same request.
+		other := wire.CommandKey(wire.EncodeCommand(command("b")))
+		p.s.tell([]wire.Outcome{
+			{Request: 1, Command: other, First: chat.FirstEvent{Seq: 9}},
+			{Request: 1, Command: p.key, First: chat.FirstEvent{Seq: 4}},
+		})
+		if o, err := p.Wait(t.Context()); err != nil || o.First.Seq != 4 {
+			t.Errorf("it was told %+v, %v", o, err)
+		}
+	})
+}
+
+func TestTell_TakesTheOutcomeOfAnOlderIngest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := pending(t, &fakeStore{})
+		p.key = 7
+		p.s.tell([]wire.Outcome{{Request: 1, First: chat.FirstEvent{Seq: 4}}})
+		if o, err := p.Wait(t.Context()); err != nil || o.First.Seq != 4 {
+			t.Errorf("it was told %+v, %v", o, err)
+		}
+	})
 }

@@ -1,6 +1,8 @@
 package wire
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
@@ -71,11 +73,19 @@ func DecodeNotify(value []byte) (chat.Notify, error) {
 // Outcome tells an api instance what became of a command that it produced.
 type Outcome struct {
 	Request   uint64          // the instance's own number for it
+	Command   uint64          // its CommandKey; 0 where ingest is of a release that did not tell
 	Refused   chat.Code       // "" where it was numbered
 	Message   string          // of a refusal
 	Field     string          // of a refusal
 	First     chat.FirstEvent // the event; of a duplicate or a conflict, the first one
 	Duplicate bool
+}
+
+// CommandKey names a command by the bytes of its record: whoever waits for the outcome of one is not told that of another
+// that carries the same request. It is not 0.
+func CommandKey(value []byte) uint64 {
+	sum := sha256.Sum256(value)
+	return max(binary.BigEndian.Uint64(sum[:]), 1)
 }
 
 // EncodeOutcomes gives the payload of the api instances' channels.
@@ -84,7 +94,7 @@ func EncodeOutcomes(outcomes []Outcome) []byte {
 	for i, o := range outcomes {
 		w.Outcomes[i] = &wirev1.Outcome{
 			Request: o.Request, Code: string(o.Refused), Message: o.Message, Field: o.Field,
-			Seq: o.First.Seq, MessageId: o.First.MessageID, SentAt: o.First.SentAt, Duplicate: o.Duplicate,
+			Seq: o.First.Seq, MessageId: o.First.MessageID, SentAt: o.First.SentAt, Duplicate: o.Duplicate, Command: o.Command,
 		}
 	}
 	return marshal(w)
@@ -99,7 +109,7 @@ func DecodeOutcomes(payload []byte) ([]Outcome, error) {
 	out := make([]Outcome, len(w.GetOutcomes()))
 	for i, o := range w.GetOutcomes() {
 		out[i] = Outcome{
-			Request: o.GetRequest(), Refused: chat.Code(o.GetCode()), Message: o.GetMessage(), Field: o.GetField(),
+			Request: o.GetRequest(), Command: o.GetCommand(), Refused: chat.Code(o.GetCode()), Message: o.GetMessage(), Field: o.GetField(),
 			First: chat.FirstEvent{Seq: o.GetSeq(), MessageID: o.GetMessageId(), SentAt: o.GetSentAt()}, Duplicate: o.GetDuplicate(),
 		}
 	}

@@ -314,7 +314,10 @@ type Outcome struct {
 	MessageId int64 `protobuf:"varint,6,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
 	SentAt    int64 `protobuf:"varint,7,opt,name=sent_at,json=sentAt,proto3" json:"sent_at,omitempty"`
 	// The command repeats one that was numbered before.
-	Duplicate     bool `protobuf:"varint,8,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
+	Duplicate bool `protobuf:"varint,8,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
+	// Names the command by its bytes, so that one that carries another's request is not taken for it; 0 where the writer is
+	// of a release that did not tell.
+	Command       uint64 `protobuf:"fixed64,9,opt,name=command,proto3" json:"command,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -405,6 +408,13 @@ func (x *Outcome) GetDuplicate() bool {
 	return false
 }
 
+func (x *Outcome) GetCommand() uint64 {
+	if x != nil {
+		return x.Command
+	}
+	return 0
+}
+
 var File_tideline_v1_internal_proto protoreflect.FileDescriptor
 
 const file_tideline_v1_internal_proto_rawDesc = "" +
@@ -429,7 +439,7 @@ const file_tideline_v1_internal_proto_rawDesc = "" +
 	"\x03seq\x18\x01 \x01(\x03R\x03seq\x12\x1b\n" +
 	"\tsender_id\x18\x02 \x01(\x03R\bsenderId\"<\n" +
 	"\bOutcomes\x120\n" +
-	"\boutcomes\x18\x01 \x03(\v2\x14.tideline.v1.OutcomeR\boutcomes\"\xcf\x01\n" +
+	"\boutcomes\x18\x01 \x03(\v2\x14.tideline.v1.OutcomeR\boutcomes\"\xe9\x01\n" +
 	"\aOutcome\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\tR\x04code\x12\x18\n" +
@@ -439,7 +449,8 @@ const file_tideline_v1_internal_proto_rawDesc = "" +
 	"\n" +
 	"message_id\x18\x06 \x01(\x03R\tmessageId\x12\x17\n" +
 	"\asent_at\x18\a \x01(\x03R\x06sentAt\x12\x1c\n" +
-	"\tduplicate\x18\b \x01(\bR\tduplicateB*Z(tideline/schemas/wire/tideline/v1;wirev1b\x06proto3"
+	"\tduplicate\x18\b \x01(\bR\tduplicate\x12\x18\n" +
+	"\acommand\x18\t \x01(\x06R\acommandB*Z(tideline/schemas/wire/tideline/v1;wirev1b\x06proto3"
 
 var (
 	file_tideline_v1_internal_proto_rawDescOnce sync.Once

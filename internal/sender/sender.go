@@ -107,6 +107,7 @@ type Pending struct {
 	key     uint64 // of the record, see wire.CommandKey
 	outcome chan wire.Outcome
 	written chan error
+	at      chat.Position // of the record in im.inbound, once it is written
 	begun   time.Time
 	span    trace.Span
 }
@@ -151,8 +152,9 @@ func (s *Sender) Begin(ctx context.Context, c *chat.Command) (*Pending, error) {
 	r.Headers = kafka.WithTrace(ctx, r.Headers)
 	// What was begun is finished even when the client hangs up: it may have been written already. Where Kafka is so far
 	// behind that the buffer is full it fails at once: who waited for a place would wait past every deadline of ours.
-	s.producer.TryProduce(context.WithoutCancel(ctx), r, func(_ *kgo.Record, err error) {
+	s.producer.TryProduce(context.WithoutCancel(ctx), r, func(r *kgo.Record, err error) {
 		if err == nil {
+			p.at = chat.Position{Partition: r.Partition, Offset: r.Offset}
 			s.metrics.produce.Observe(time.Since(p.begun).Seconds())
 		}
 		p.written <- err
@@ -196,7 +198,7 @@ func (p *Pending) wait(ctx context.Context) (Outcome, error) {
 			}
 			accepted, written = true, nil
 		case <-ask.C:
-			if o, known, err := p.ask(asking); known {
+			if o, known, err := p.ask(asking, accepted); known {
 				return o, err
 			}
 		case <-deadline.C:
@@ -210,8 +212,9 @@ func (p *Pending) wait(ctx context.Context) (Outcome, error) {
 	}
 }
 
-// ask asks the store, for the case that nobody told us.
-func (p *Pending) ask(ctx context.Context) (Outcome, bool, error) {
+// ask asks the store, for the case that nobody told us. A rejection is believed once Kafka has told where our record stands, and
+// if it is of that one: others are of other tries with the same id, whatever clocks say.
+func (p *Pending) ask(ctx context.Context, written bool) (Outcome, bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeEvery)
 	defer cancel()
 	p.s.metrics.asked.Inc()
@@ -225,7 +228,7 @@ func (p *Pending) ask(ctx context.Context) (Outcome, bool, error) {
 	case numbered != nil:
 		// An event that was numbered before we began is an earlier try of ours.
 		return Outcome{Numbered: true, Duplicate: numbered.SentAt < begun, First: numbered.FirstEvent}, true, nil
-	case rejection != nil && rejection.RejectedAt >= begun: // an older one is of a try before this
+	case rejection != nil && written && rejection.Inbound == p.at:
 		refusal := chat.Refuse(rejection.Code, "%s", rejection.Message)
 		refusal.Field = rejection.Field
 		return Outcome{}, true, refusal

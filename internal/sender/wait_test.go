@@ -94,16 +94,20 @@ func TestWait_ReadsWhatTheStoreSays(t *testing.T) {
 		want     Outcome
 		code     chat.Code
 	}{
-		"numbered now":                   {numbered: &seq.Numbered{FirstEvent: chat.FirstEvent{Seq: 4, SentAt: 100}}, want: Outcome{Numbered: true, First: chat.FirstEvent{Seq: 4, SentAt: 100}}},
-		"numbered by an older try":       {numbered: &seq.Numbered{FirstEvent: chat.FirstEvent{Seq: 4, SentAt: -100}}, want: Outcome{Numbered: true, Duplicate: true, First: chat.FirstEvent{Seq: 4, SentAt: -100}}},
-		"another body":                   {numbered: &seq.Numbered{FirstEvent: chat.FirstEvent{Seq: 4, SentAt: -100}}, body: `{"text":"other"}`, want: Outcome{First: chat.FirstEvent{Seq: 4, SentAt: -100}}, code: chat.CodeConflict},
-		"rejected now":                   {rejected: &chat.Rejection{Code: chat.CodeMuted, RejectedAt: 100}, code: chat.CodeMuted},
-		"only an older try was rejected": {rejected: &chat.Rejection{Code: chat.CodeMuted, RejectedAt: -100}, want: Outcome{}},
+		"numbered now":                         {numbered: &seq.Numbered{FirstEvent: chat.FirstEvent{Seq: 4, SentAt: 100}}, want: Outcome{Numbered: true, First: chat.FirstEvent{Seq: 4, SentAt: 100}}},
+		"numbered by an older try":             {numbered: &seq.Numbered{FirstEvent: chat.FirstEvent{Seq: 4, SentAt: -100}}, want: Outcome{Numbered: true, Duplicate: true, First: chat.FirstEvent{Seq: 4, SentAt: -100}}},
+		"another body":                         {numbered: &seq.Numbered{FirstEvent: chat.FirstEvent{Seq: 4, SentAt: -100}}, body: `{"text":"other"}`, want: Outcome{First: chat.FirstEvent{Seq: 4, SentAt: -100}}, code: chat.CodeConflict},
+		"rejected now":                         {rejected: &chat.Rejection{Code: chat.CodeMuted, Inbound: chat.Position{Partition: 3, Offset: 70}, RejectedAt: 100}, code: chat.CodeMuted},
+		"rejected now by a clock behind ours":  {rejected: &chat.Rejection{Code: chat.CodeMuted, Inbound: chat.Position{Partition: 3, Offset: 70}, RejectedAt: -9e6}, code: chat.CodeMuted},
+		"an older try by a clock ahead of us":  {rejected: &chat.Rejection{Code: chat.CodeMuted, Inbound: chat.Position{Partition: 3, Offset: 69}, RejectedAt: 9e6}, want: Outcome{}},
+		"a try of before positions were noted": {rejected: &chat.Rejection{Code: chat.CodeMuted, Inbound: chat.Position{Partition: -1, Offset: -1}, RejectedAt: 100}, want: Outcome{}},
+		"a later try":                          {rejected: &chat.Rejection{Code: chat.CodeMuted, Inbound: chat.Position{Partition: 3, Offset: 71}, RejectedAt: 100}, want: Outcome{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				store := &fakeStore{}
 				p := pending(t, store)
+				p.at = chat.Position{Partition: 3, Offset: 70}
 				begun := p.begun.UnixMilli()
 				if n := c.numbered; n != nil { // times are told as a distance from the beginning
 					first := command("a")
@@ -153,5 +157,16 @@ func TestTell_TakesTheOutcomeOfAnOlderIngest(t *testing.T) {
 		if o, err := p.Wait(t.Context()); err != nil || o.First.Seq != 4 {
 			t.Errorf("it was told %+v, %v", o, err)
 		}
+	})
+}
+
+func TestWait_BelievesNoRejectionBeforeItKnowsWhereItsRecordStands(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		// The zero position is one that a record can have.
+		p := pending(t, &fakeStore{outcome: func(context.Context, int) (*seq.Numbered, *chat.Rejection, error) {
+			return nil, &chat.Rejection{Code: chat.CodeMuted}, nil
+		}})
+		_, err := p.Wait(t.Context())
+		mustBe(t, err, chat.CodeTimeout)
 	})
 }

@@ -20,11 +20,11 @@ func (s *Store) Outcome(ctx context.Context, c chat.ConversationID, sender chat.
 	}
 	var rejection *chat.Rejection
 	err = s.query(ctx, "looking for a rejection",
-		"SELECT code, message, field, first_seq, rejected_at FROM rejections WHERE conversation_id = ? AND sender_id = ? AND client_msg_id = ?",
+		"SELECT code, message, field, first_seq, inbound_partition, inbound_offset, rejected_at FROM rejections WHERE conversation_id = ? AND sender_id = ? AND client_msg_id = ?",
 		[]any{c.Bytes(), int64(sender), packClientID(clientMsgID)}, func(r *sql.Rows) error {
 			rejection = &chat.Rejection{Conversation: c, Sender: sender, ClientMsgID: clientMsgID}
 			var first int64
-			if err := r.Scan(&rejection.Code, &rejection.Message, &rejection.Field, &first, &rejection.RejectedAt); err != nil {
+			if err := r.Scan(&rejection.Code, &rejection.Message, &rejection.Field, &first, &rejection.Inbound.Partition, &rejection.Inbound.Offset, &rejection.RejectedAt); err != nil {
 				return err
 			}
 			if first > 0 {
@@ -43,7 +43,7 @@ func (s *Store) RejectionPositions(ctx context.Context, partitions []int32) (map
 // RecordRejections keeps rejections for those who ask by client id, and moves the position of the partition of
 // im.rejected. It keeps those that answer a sender: no moves, no duplicates, and nothing without a name.
 func (s *Store) RecordRejections(ctx context.Context, partition int32, from, to int64, rejections []chat.Rejection) error {
-	tail := s.dialect.upsert("conversation_id, sender_id, client_msg_id", "code", "message", "field", "first_seq", "rejected_at")
+	tail := s.dialect.upsert("conversation_id, sender_id, client_msg_id", "code", "message", "field", "first_seq", "inbound_partition", "inbound_offset", "rejected_at")
 	return s.inTx(ctx, "recording rejections", func(ctx context.Context, tx *sql.Tx) error {
 		if err := s.moveConsumer(ctx, tx, consumerRejections, partition, from, to); err != nil {
 			return err
@@ -58,8 +58,8 @@ func (s *Store) RecordRejections(ctx context.Context, partition int32, from, to 
 				first = r.First.Seq
 			}
 			_, err := execTx(ctx, tx, "recording a rejection",
-				"INSERT INTO rejections (conversation_id, sender_id, client_msg_id, code, message, field, first_seq, rejected_at) VALUES "+rowsOf(1, 8)+tail,
-				r.Conversation.Bytes(), int64(r.Sender), packClientID(r.ClientMsgID), string(r.Code), cut(r.Message, 512), cut(r.Field, 128), first, r.RejectedAt)
+				"INSERT INTO rejections (conversation_id, sender_id, client_msg_id, code, message, field, first_seq, inbound_partition, inbound_offset, rejected_at) VALUES "+rowsOf(1, 10)+tail,
+				r.Conversation.Bytes(), int64(r.Sender), packClientID(r.ClientMsgID), string(r.Code), cut(r.Message, 512), cut(r.Field, 128), first, r.Inbound.Partition, r.Inbound.Offset, r.RejectedAt)
 			if err != nil {
 				return err
 			}

@@ -3,6 +3,7 @@ package api_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -199,6 +200,7 @@ func TestGroups_AddAndRemove(t *testing.T) {
 	bob.call("DELETE", path+"/"+eve.id, nil).refused(403, "forbidden", "")
 	bob.call("DELETE", path+"/"+ada.id, nil).refused(403, "forbidden", "")
 	ada.call("DELETE", path+"/"+zoe.id, nil).refused(409, "nothing_to_do", "")
+	bobs := bob.say(cid, "while eve is here")
 	left := eve.call("DELETE", path+"/me", nil).must(200).number("seq")
 	after := ada.say(cid, "after eve")
 
@@ -214,6 +216,19 @@ func TestGroups_AddAndRemove(t *testing.T) {
 		t.Errorf("eve is told of %v", v["max_seq"])
 	}
 	eve.get(path).refused(403, "not_a_member", "")
+	// What became of the group since is not hers to know either, nor how far others have read since.
+	ada.call("PATCH", "/groups/"+cid, m{"name": "Without Eve"}).must(200)
+	eve.get("/groups/"+cid).refused(403, "not_a_member", "")
+	leave := ada.pull(cid, fmt.Sprintf("?after=%d&limit=1", left-1)).Messages[0]
+	if v := eve.get("/conversations/" + cid).must(200).object(); v["name"] != "" || v["member_count"] != 0.0 || v["last_at"] != float64(leave.SentAt) || v["role"] != nil {
+		t.Errorf("eve is told of %v", v)
+	}
+	eventually(t, "ada's own mark is durable", func() bool {
+		return strings.Contains(string(bob.get(fmt.Sprintf("/conversations/%s/receipts/%d/readers", cid, bobs)).must(200).body), fmt.Sprintf(`"read_seq":%d`, after))
+	})
+	if text := string(eve.get(fmt.Sprintf("/conversations/%s/receipts/%d/readers", cid, bobs)).must(200).body); strings.Contains(text, fmt.Sprintf(`"read_seq":%d`, after)) || !strings.Contains(text, fmt.Sprintf(`"read_seq":%d`, left)) {
+		t.Errorf("eve is told of marks beyond her leave at %d: %s", left, text)
+	}
 	eve.call("POST", "/conversations/"+cid+"/messages", words("hello?")).refused(403, "not_a_member", "")
 	eve.call("PUT", "/conversations/"+cid+"/read", m{"seq": after}).refused(403, "not_a_member", "")
 

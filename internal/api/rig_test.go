@@ -379,7 +379,7 @@ type entry struct {
 	Type                  string
 	Content               json.RawMessage
 	Recalled              bool
-	EditedAt              int64
+	EditedAt, SentAt      int64
 	SenderID              string
 	ClientMsgID           string
 }
@@ -394,6 +394,7 @@ func (e *entry) UnmarshalJSON(b []byte) error {
 		Content     json.RawMessage `json:"content"`
 		Recalled    bool            `json:"recalled"`
 		EditedAt    int64           `json:"edited_at"`
+		SentAt      int64           `json:"sent_at"`
 		SenderID    string          `json:"sender_id"`
 		ClientMsgID string          `json:"client_msg_id"`
 	}

@@ -139,14 +139,17 @@ func (s *Service) mustExist(ctx context.Context, field string, users []chat.User
 	return nil
 }
 
-// Group gives a group to a member, present or past.
+// Group gives a group as it is now to a member.
 func (s *Service) Group(ctx context.Context, u chat.UserID, id chat.ConversationID) (Group, error) {
-	c, _, err := s.seenBy(ctx, u, id, 0)
+	c, m, err := s.seenBy(ctx, u, id, 0)
 	if err != nil {
 		return Group{}, err
 	}
 	if id.Kind != chat.KindGroup {
 		return Group{}, chat.Refuse(chat.CodeConversationUnknown, "this is no group")
+	}
+	if !m.Present() {
+		return Group{}, errLeft()
 	}
 	return groupOf(&c), nil
 }
@@ -245,6 +248,11 @@ func (s *Service) UpdateMember(ctx context.Context, u chat.UserID, id chat.Conve
 	return Change{slices.Max(seqs)}, nil
 }
 
+// errLeft refuses who has left what only members may know: what a conversation is by now.
+func errLeft() error {
+	return chat.Refuse(chat.CodeNotAMember, "you are not a member of this conversation any more")
+}
+
 // MemberView is a member as other members see it.
 type MemberView struct {
 	User       chat.UserID `json:"user_id"`
@@ -268,7 +276,7 @@ func (s *Service) Members(ctx context.Context, u chat.UserID, id chat.Conversati
 		return MembersPage{}, err
 	}
 	if !m.Present() {
-		return MembersPage{}, chat.Refuse(chat.CodeNotAMember, "you are not a member of this conversation any more")
+		return MembersPage{}, errLeft()
 	}
 	after, limit, err := pageOf(cursor, limit, 100, 1000)
 	if err != nil {

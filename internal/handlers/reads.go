@@ -181,7 +181,8 @@ func (s *Service) Readers(ctx context.Context, u chat.UserID, id chat.Conversati
 	if err != nil {
 		return Readers{}, err
 	}
-	if first, last := m.Visible(&c); len(asked) == 0 || seq < first || seq > last || !mayAsk(asked[0], u) {
+	first, last := m.Visible(&c)
+	if len(asked) == 0 || seq < first || seq > last || !mayAsk(asked[0], u) {
 		return Readers{}, chat.Refuse(chat.CodeMessageUnknown, "number %d is not a message that you see", seq)
 	}
 	list, err := s.store.Readers(ctx, id, seq, chat.UserID(after), limit)
@@ -193,7 +194,7 @@ func (s *Service) Readers(ctx context.Context, u chat.UserID, id chat.Conversati
 	for _, r := range list {
 		if r.User != asked[0].Sender && (len(asked[0].Recipients) == 0 || slices.Contains(asked[0].Recipients, r.User)) {
 			ids[r.User] = true
-			out.Readers = append(out.Readers, Reader{r.User, r.Seq})
+			out.Readers = append(out.Readers, Reader{r.User, min(r.Seq, last)}) // who has left is not told how far it goes on
 		}
 	}
 	if len(list) == limit {

@@ -159,6 +159,11 @@ func (s *Service) Conversation(ctx context.Context, u chat.UserID, id chat.Conve
 	if len(members) > 0 && len(heads) > 0 {
 		c, m = heads[0], members[0]
 	}
+	if !m.Present() {
+		if c, err = s.asLeft(ctx, c, &m); err != nil {
+			return Conversation{}, err
+		}
+	}
 	v := []summary{{c: c, m: m, mark: timeline.Mark{Seq: m.ReadSeq, Ordinal: m.ReadOrdinal}}}
 	if fast, ready, err := s.marks.OfUser(ctx, u); err == nil && ready && fast[id].Seq > m.ReadSeq && m.Present() && fast[id].Seq <= c.MaxSeq {
 		v[0].mark = fast[id]
@@ -174,6 +179,24 @@ func (s *Service) Conversation(ctx context.Context, u chat.UserID, id chat.Conve
 		return Conversation{}, err
 	}
 	return shown[0], nil
+}
+
+// asLeft gives the head of a conversation, and the membership, as they are for somebody who has left: what may still be read ends
+// with the leave, and what became of the conversation since, its name among others, is not theirs to know.
+func (s *Service) asLeft(ctx context.Context, c timeline.Conversation, m *timeline.Member) (timeline.Conversation, error) {
+	rows, err := s.store.Rows(ctx, c.ID, m.LeftSeq, m.LeftSeq)
+	if err != nil {
+		return c, err
+	}
+	c.Name, c.AvatarURL, c.MemberCount, c.LastAt = "", "", 0, 0
+	if len(rows) > 0 { // a leave that was parked has none
+		c.LastAt = rows[0].SentAt
+	}
+	if c.DissolvedSeq > m.LeftSeq {
+		c.DissolvedSeq = 0
+	}
+	m.Role, m.MutedUntil = "", 0
+	return c, nil
 }
 
 // OpenPrivate gives the conversation with another person; it need not have a message yet.

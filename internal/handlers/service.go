@@ -65,6 +65,15 @@ type Marks interface {
 	ReadCounts(ctx context.Context, c chat.ConversationID, asked []timeline.ReceiptQuestion) ([]timeline.ReceiptCount, error)
 }
 
+// Sender takes valid commands into the log. Its errors are *chat.Error; after one that is not a refusal the outcome is
+// unknown, and a retry with the same client id is safe.
+type Sender interface {
+	// Send waits for the outcome.
+	Send(ctx context.Context, c *chat.Command) (sender.Outcome, error)
+	// Begin does not; commands of one conversation keep the order of the calls.
+	Begin(ctx context.Context, c *chat.Command) (*sender.Pending, error)
+}
+
 // IDs makes ids.
 type IDs interface{ NextID() (int64, error) }
 
@@ -73,7 +82,7 @@ type Service struct {
 	kafka    kafka.Config
 	store    Store
 	accounts *accounts.Accounts
-	sender   *sender.Sender
+	sender   Sender
 	heads    *heads.Follower
 	marks    Marks
 	producer *kgo.Client
@@ -94,7 +103,7 @@ type Parts struct {
 	Kafka    kafka.Config
 	Store    Store
 	Accounts *accounts.Accounts
-	Sender   *sender.Sender
+	Sender   Sender
 	Heads    *heads.Follower
 	Marks    Marks
 	Producer *kgo.Client  // of read marks

@@ -1,0 +1,122 @@
+package bench
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// tick is the unit of times in /proc/<pid>/stat: USER_HZ, which is 100 on every platform that we run on.
+const tick = time.Second / 100
+
+// roleOf names the processes of this binary by pid, as the kernel calls them all the same.
+var roleOf sync.Map
+
+// used is CPU time by name of process: this one (load, the generator), and every one below it.
+type used map[string]time.Duration
+
+// cpu gives what every process has used so far.
+func cpu() used {
+	type process struct {
+		name   string
+		parent int
+		took   time.Duration
+	}
+	all := map[int]process{}
+	files, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			continue // it has ended
+		}
+		open, end := bytes.IndexByte(text, '('), bytes.LastIndexByte(text, ')')
+		if open < 0 || end < open {
+			continue
+		}
+		// Behind the name: state, parent, and eleven more up to utime and stime.
+		fields := strings.Fields(string(text[end+1:]))
+		if len(fields) < 13 {
+			continue
+		}
+		pid, _ := strconv.Atoi(strings.TrimSpace(string(text[:open])))
+		parent, _ := strconv.Atoi(fields[1])
+		user, _ := strconv.ParseInt(fields[11], 10, 64)
+		system, _ := strconv.ParseInt(fields[12], 10, 64)
+		all[pid] = process{string(text[open+1 : end]), parent, time.Duration(user+system) * tick}
+	}
+	self := os.Getpid()
+	out := used{}
+	for pid, p := range all {
+		below := pid
+		for below != self && below > 1 {
+			below = all[below].parent
+		}
+		if below != self {
+			continue
+		}
+		name := p.name
+		if pid == self {
+			name = "load"
+		} else if role, known := roleOf.Load(pid); known {
+			name = role.(string)
+		}
+		out[name] += p.took
+	}
+	return out
+}
+
+// since gives what was used after an earlier look.
+func (u used) since(before used) used {
+	out := used{}
+	for name, took := range u {
+		if d := took - before[name]; d > 0 {
+			out[name] = d
+		}
+	}
+	return out
+}
+
+// of gives CPU seconds of some processes.
+func (u used) of(names ...string) float64 {
+	var sum time.Duration
+	for _, n := range names {
+		sum += u[n]
+	}
+	return sum.Seconds()
+}
+
+// text lists the processes, in CPU seconds.
+func (u used) text() string {
+	var parts []string
+	for _, name := range slices.SortedFunc(maps.Keys(u), func(a, b string) int { return int(u[b] - u[a]) }) {
+		if u[name] >= 5*tick {
+			parts = append(parts, fmt.Sprintf("%s %.2f", name, u[name].Seconds()))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// add adds up.
+func (u used) add(other used) {
+	for name, d := range other {
+		u[name] += d
+	}
+}
+
+// resident gives the memory of a process, in bytes.
+func resident(pid int) float64 {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		return 0
+	}
+	var size, pages float64
+	_, _ = fmt.Sscan(string(text), &size, &pages)
+	return pages * float64(os.Getpagesize())
+}

@@ -17,14 +17,15 @@ type child struct {
 	in   *json.Encoder
 	out  *json.Decoder
 	pid  int
-	end  func()
+	end  func() // lets it end in good order
+	kill func() // as a power cut does
 }
 
 // startChild starts one; it ends with the test.
-func startChild(t testing.TB, role string) *child {
+func startChild(t testing.TB, role string, env ...string) *child {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), roleEnv+"="+role)
+	cmd.Env = append(append(os.Environ(), roleEnv+"="+role), env...)
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // nothing outlives the test
 	in, err := cmd.StdinPipe()
@@ -47,6 +48,10 @@ func startChild(t testing.TB, role string) *child {
 			_ = in.Close()
 			_ = cmd.Wait()
 		}
+	}
+	c.kill = func() {
+		_ = cmd.Process.Kill()
+		c.end()
 	}
 	t.Cleanup(c.end)
 	return c

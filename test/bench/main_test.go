@@ -18,7 +18,7 @@ import (
 const roleEnv = "TIDELINE_BENCH_ROLE"
 
 // roles are what the other processes of a measurement are. They talk over their input and output, and end with their input.
-var roles = map[string]func() error{"floor": beFloor, "crowd": beCrowd}
+var roles = map[string]func() error{"floor": beFloor, "crowd": beCrowd, "member": beMember}
 
 func TestMain(m *testing.M) {
 	if name := os.Getenv(roleEnv); name != "" {
@@ -62,7 +62,7 @@ func theSize() size {
 	const ms = time.Millisecond
 	if full() {
 		return size{
-			runs: 3, cell: 4 * time.Second, floor: 2 * time.Second, inFlight: []int{1, 16, 64, 256}, offered: []int{200, 500, 1000}, groups: 500,
+			runs: 3, cell: 3 * time.Second, floor: 1500 * ms, inFlight: []int{1, 16, 64, 256}, offered: []int{200, 500, 1000}, groups: 500,
 			online: []int{1000, 10_000}, windows: []time.Duration{0, 100 * ms, 200 * ms, 500 * ms}, ranges: 100, pulls: 10_000, summary: 500,
 			members: 10_000, marks: 1000, back: 8000, imports: []int{100_000, 100_000, 1_000_000}, sites: []string{"standalone", "cluster"},
 		}

@@ -34,6 +34,7 @@ type gun struct {
 // load is what a run of a gun gave.
 type load struct {
 	shots  []shot
+	began  time.Time
 	took   time.Duration
 	use    used
 	void   []string
@@ -122,7 +123,7 @@ func (g *gun) fire(inFlight, rate int, d time.Duration) load {
 		close(due)
 	}
 	wg.Wait()
-	all.took = time.Since(began)
+	all.began, all.took = began, time.Since(began)
 	all.use = cpu().since(before)
 	var times []time.Duration
 	for _, s := range all.shots {

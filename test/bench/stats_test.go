@@ -54,6 +54,9 @@ func quantile(sorted []time.Duration, q float64) time.Duration {
 	return sorted[min(len(sorted)-1, int(q*float64(len(sorted))))]
 }
 
+// sortedTimes sorts.
+func sortedTimes(list []time.Duration) []time.Duration { return slices.Sorted(slices.Values(list)) }
+
 // shot is one send that was answered; times are since the beginning of its run.
 type shot struct {
 	group          int

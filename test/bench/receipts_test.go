@@ -1,0 +1,282 @@
+package bench
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// countsAtOnce is about what a screen shows.
+const countsAtOnce = 20
+
+// receipts is cell 5.
+func (b *bench) receipts() {
+	tab := b.table(fmt.Sprintf("5. Receipts in a group of %d with %d read marks/s running, %d counts a request", b.size.members, b.size.marks, countsAtOnce),
+		"on", "counts/s", "p50 ms", "p99 ms", "marks/s", "floor: ZCOUNT/s", "÷ floor", "CPU-s per 10,000 counts, with the marks", "verdict")
+	for _, name := range b.size.sites {
+		b.receiptsOn(b.site(name), tab)
+	}
+	tab.print()
+}
+
+// ledger is what the marks must be.
+type ledger struct {
+	mu    sync.Mutex // guards marks
+	marks []int64
+	void  []string
+	done  int
+}
+
+func (b *bench) receiptsOn(s *site, tab *table) {
+	members := b.people(s, b.size.members)
+	speaker := b.people(s, 1)
+	g := b.target(s, append(speaker, members[:b.size.members-1]...), 1)
+	members = members[:b.size.members-1]
+	g.tokens = g.tokens[:1]
+	const messages = 300
+	joined := g.last[0]
+	for g.last[0] < joined+messages {
+		if l := g.fire(1, 0, 200*time.Millisecond); len(l.void) > 0 {
+			b.t.Fatal(l.void)
+		}
+	}
+	b.settle(s)
+	c := g.groups[0]
+	book := &ledger{marks: make([]int64, len(members))}
+	for i := range book.marks {
+		book.marks[i] = joined
+	}
+	path := "/v1/conversations/" + c + "/receipts?"
+	var seqs []int64
+	for i := range int64(countsAtOnce) {
+		seqs = append(seqs, joined+1+i*messages/countsAtOnce)
+		path += fmt.Sprintf("seq=%d&", seqs[i])
+	}
+	ask := request("GET", strings.TrimSuffix(path, "&"), speaker[0].token, nil)
+	for range 20 { // what is asked for the first time is filled
+		if _, err := s.try("GET", strings.TrimSuffix(path, "&"), speaker[0].token, nil); err != nil {
+			b.t.Fatal(err)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	var rates, medians, tails, marked, floors []float64
+	all, counts := used{}, 0
+	for range b.size.runs {
+		ctx, stop := context.WithTimeout(b.t.Context(), b.size.cell)
+		var running sync.WaitGroup
+		running.Go(func() { b.markAll(ctx, s, c, members, book, joined+messages) })
+		begun := book.done
+		times, use, void := b.countAll(ctx, s, ask, seqs)
+		stop()
+		running.Wait()
+		book.void = append(book.void, void...)
+		all.add(use)
+		times = sortedTimes(times)
+		counts += len(times) * countsAtOnce
+		rates = append(rates, float64(len(times)*countsAtOnce)/b.size.cell.Seconds())
+		medians, tails = append(medians, ms(quantile(times, 0.5))), append(tails, ms(quantile(times, 0.99)))
+		marked = append(marked, float64(book.done-begun)/b.size.cell.Seconds())
+		floors = append(floors, b.zcount(s, len(members)))
+	}
+	book.compare(b, s, ask, seqs)
+	for name := range all {
+		all[name] = all[name] * 10_000 / time.Duration(max(counts, 1))
+	}
+	r, tail, f := spreadOf(rates), spreadOf(tails), spreadOf(floors)
+	tab.row(book.void, s.name, r, spreadOf(medians), tail, spreadOf(marked), f, short(r.median/f.median), all.text(),
+		"rate: "+atLeast(r.median, 5000, "/s")+"; p99: "+atMost(tail.median, 10, " ms"))
+}
+
+// markAll moves read marks at a rate, each forward; whoever is not answered in time makes the cell void.
+func (b *bench) markAll(ctx context.Context, s *site, c string, members []person, book *ledger, last int64) {
+	due := make(chan int, b.size.marks*60)
+	var wg sync.WaitGroup
+	for range 64 {
+		wg.Go(func() {
+			d, err := openDoor(s.api)
+			if err != nil {
+				b.t.Error(err)
+				return
+			}
+			defer d.close()
+			for i := range due {
+				book.mu.Lock()
+				to := min(book.marks[i]+7, last)
+				book.mu.Unlock()
+				text, err := d.get(request("PUT", "/v1/conversations/"+c+"/read", members[i].token, fmt.Appendf(nil, `{"seq":%d}`, to)))
+				at := int64(0)
+				if err == nil {
+					at, err = number(text, `"read_seq":`)
+				}
+				book.mu.Lock()
+				if err != nil {
+					book.void = voided(book.void, "error: a mark: %v", err)
+				} else {
+					book.marks[i] = at
+					book.done++
+				}
+				book.mu.Unlock()
+			}
+		})
+	}
+	began := time.Now()
+	for n := 0; ctx.Err() == nil; n++ {
+		time.Sleep(time.Duration(n)*time.Second/time.Duration(b.size.marks) - time.Since(began))
+		book.mu.Lock()
+		i := (book.done*31 + n) % len(members)
+		book.mu.Unlock()
+		due <- i
+	}
+	close(due)
+	wg.Wait()
+}
+
+// countAll asks again and again: a count never goes down.
+func (b *bench) countAll(ctx context.Context, s *site, ask []byte, seqs []int64) (times []time.Duration, use used, void []string) {
+	var mu sync.Mutex
+	before := cpu()
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			d, err := openDoor(s.api)
+			if err != nil {
+				b.t.Error(err)
+				return
+			}
+			defer d.close()
+			var mine []time.Duration
+			least := make([]int64, len(seqs))
+			for ctx.Err() == nil {
+				sent := time.Now()
+				text, err := d.get(ask)
+				mine = append(mine, time.Since(sent))
+				var counts []int64
+				if err == nil {
+					counts, err = readCounts(text, seqs)
+				}
+				mu.Lock()
+				if err != nil {
+					void = voided(void, "error: %v", err)
+				}
+				for i, n := range counts {
+					if n < least[i] {
+						void = voided(void, "partial: %d have read %d, and before it were %d", n, seqs[i], least[i])
+					}
+					least[i] = n
+				}
+				mu.Unlock()
+				if err != nil {
+					break
+				}
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			times = append(times, mine...)
+		})
+	}
+	wg.Wait()
+	return times, cpu().since(before), void
+}
+
+func readCounts(text []byte, seqs []int64) ([]int64, error) {
+	var v struct {
+		Receipts []struct {
+			Seq  int64 `json:"seq"`
+			Read int64 `json:"read_count"`
+		} `json:"receipts"`
+	}
+	if err := json.Unmarshal(text, &v); err != nil {
+		return nil, err
+	}
+	if len(v.Receipts) != len(seqs) {
+		return nil, fmt.Errorf("%d of %d receipts", len(v.Receipts), len(seqs))
+	}
+	out := make([]int64, len(seqs))
+	for i, r := range v.Receipts {
+		if r.Seq != seqs[i] {
+			return nil, fmt.Errorf("the receipt of %d stands at the place of %d", r.Seq, seqs[i])
+		}
+		out[i] = r.Read
+	}
+	return out, nil
+}
+
+// compare counts the marks by hand.
+func (l *ledger) compare(b *bench, s *site, ask []byte, seqs []int64) {
+	d, err := openDoor(s.api)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer d.close()
+	text, err := d.get(ask)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	counts, err := readCounts(text, seqs)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for i, seq := range seqs {
+		var n int64
+		for _, at := range l.marks {
+			if at >= seq {
+				n++
+			}
+		}
+		if n != counts[i] {
+			l.void = voided(l.void, "wrong: %d are told to have read %d, and %d have", counts[i], seq, n)
+		}
+	}
+}
+
+// zcount counts in a set of the same size, as fast as the Redis behind the platform does.
+func (b *bench) zcount(s *site, members int) float64 {
+	b.t.Helper()
+	addr := ""
+	if s.cluster != nil {
+		addr = s.cluster.Redis.Addr
+	} else {
+		_, rest, _ := strings.Cut(s.Parts[0].Log(), `"redis":"`)
+		addr, _, _ = strings.Cut(rest, `"`)
+	}
+	cl := redis.NewClient(&redis.Options{Addr: addr})
+	defer func() { _ = cl.Close() }()
+	ctx := b.t.Context()
+	var set []redis.Z
+	for i := range members {
+		set = append(set, redis.Z{Score: float64(i % 300), Member: fmt.Sprintf("%08d", i)})
+	}
+	if err := cl.ZAdd(ctx, "bench:floor", set...).Err(); err != nil {
+		b.t.Fatal(err)
+	}
+	var n atomic.Int64
+	began := time.Now()
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			for time.Since(began) < b.size.floor {
+				pipe := cl.Pipeline()
+				for i := range countsAtOnce {
+					pipe.ZCount(ctx, "bench:floor", fmt.Sprint(i*15), "+inf")
+				}
+				if _, err := pipe.Exec(ctx); err != nil {
+					b.t.Error(err)
+					return
+				}
+				n.Add(countsAtOnce)
+			}
+		})
+	}
+	wg.Wait()
+	rate := float64(n.Load()) / time.Since(began).Seconds()
+	if err := cl.Del(ctx, "bench:floor").Err(); err != nil {
+		b.t.Fatal(err)
+	}
+	return rate
+}

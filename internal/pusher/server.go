@@ -94,7 +94,11 @@ func (p *Pusher) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.turnAway(w, reason, refused)
 		return
 	}
-	ws, err := p.upgrader.Upgrade(w, r, nil)
+	var answer http.Header // the upgrader writes its own, and leaves out what the door has set
+	if id := w.Header().Get("X-Request-Id"); id != "" {
+		answer = http.Header{"X-Request-Id": {id}}
+	}
+	ws, err := p.upgrader.Upgrade(w, r, answer)
 	if err != nil {
 		p.leaveHello(&hello{address})
 		p.log.Debug("a handshake failed", "err", err)

@@ -7,6 +7,7 @@
 package fault
 
 import (
+	"flag"
 	"math/rand/v2"
 	"os"
 	"strconv"
@@ -16,7 +17,13 @@ import (
 	"tideline/test/platform"
 )
 
-func TestMain(m *testing.M) { os.Exit(platform.Main(m)) }
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if testing.Short() {
+		return // there is nothing short about them
+	}
+	os.Exit(platform.Main(m))
+}
 
 // full tells whether everything is asked for, however long it takes.
 func full() bool { return os.Getenv("FAULT") == "full" }

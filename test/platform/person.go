@@ -231,8 +231,11 @@ func (p *Person) Listen() *Ear {
 	var e *Ear
 	deadline := time.Now().Add(30 * time.Second)
 	for e == nil {
-		ws, _, err := websocket.DefaultDialer.Dial(strings.Replace(p.WS, "http", "ws", 1)+"/v1/ws", nil) //nolint:bodyclose // gorilla's answer to a handshake needs no closing
+		ws, res, err := websocket.DefaultDialer.Dial(strings.Replace(p.WS, "http", "ws", 1)+"/v1/ws", nil) //nolint:bodyclose // gorilla's answer to a handshake needs no closing
 		if err == nil {
+			if res.Header.Get("X-Request-Id") == "" {
+				p.t.Error("a handshake was answered without a request id")
+			}
 			if err = ws.WriteJSON(map[string]any{"id": 1, "op": "auth", "token": p.Token}); err == nil {
 				var a struct {
 					Result json.RawMessage `json:"result"`

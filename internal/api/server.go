@@ -130,6 +130,7 @@ func New(cfg Config, service *handlers.Service, acc *accounts.Accounts, admin co
 	s.engine = g
 	s.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if socket != nil && r.URL.Path == socketPath && r.Method == http.MethodGet {
+			w.Header().Set("X-Request-Id", requestID(r.Header.Get("X-Request-Id")))
 			socket.ServeHTTP(w, r) // outside of gin: a connection outlives its request
 			return
 		}
@@ -186,16 +187,21 @@ const (
 	keyCaller    = "caller"
 )
 
+// requestID gives the name that a client has made for its request, where it is a good one, or else a new one.
+func requestID(given string) string {
+	if goodRequestID(given) {
+		return given
+	}
+	b := make([]byte, 12)
+	rand.Read(b)
+	return hex.EncodeToString(b)
+}
+
 // around is what every request goes through: an id, a seat, a deadline, a limit on its body, and an answer whatever
 // happens.
 func (s *Server) around(c *gin.Context) {
 	started := time.Now()
-	id := c.GetHeader("X-Request-Id")
-	if !goodRequestID(id) {
-		b := make([]byte, 12)
-		rand.Read(b)
-		id = hex.EncodeToString(b)
-	}
+	id := requestID(c.GetHeader("X-Request-Id"))
 	c.Set(keyRequestID, id)
 	h := c.Writer.Header()
 	h.Set("X-Request-Id", id)

@@ -31,6 +31,7 @@ func TestChanges_AreDoneOnceByOneName(t *testing.T) {
 			gone := ada.group(bob)
 			edited, recalled := ada.say(cid, "x"), ada.say(cid, "y")
 			other := ada.say(cid, "z")
+			ada.pull(cid, fmt.Sprintf("?limit=1&told=%d", other)) // what is said here counts as written before
 			until := time.Now().Add(time.Hour).UnixMilli()
 			message := "/conversations/" + cid + "/messages"
 			at := func(seq int64) string { return fmt.Sprintf("%s/%d", message, seq) }

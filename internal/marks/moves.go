@@ -2,6 +2,7 @@ package marks
 
 import (
 	"context"
+	"slices"
 
 	"github.com/redis/go-redis/v9"
 
@@ -78,25 +79,20 @@ func (m *moves) grown() []string {
 // commands gives one command for each set that a membership stands in; members are added where the set is there.
 func (m *moves) commands(there map[string]bool) []command {
 	var out []command
-	renewed := map[string]bool{}
+	var grown []string
 	for _, v := range m.list {
 		user, conversation := userKey(v.User), conversationKey(v.Conversation)
 		switch {
 		case v.left:
 			out = append(out, remove(user, memberOfUser(v.Conversation)...), remove(conversation, memberOfConversation(v.User)...))
 		case v.joined:
-			for _, k := range []string{user, conversation} {
-				// Should the set vanish just now, what is added is no complete set, says so, and must not stay for ever.
-				if there[k] && !renewed[k] {
-					renewed[k] = true
-					out = append(out, func(p redis.Pipeliner) { p.Expire(context.Background(), k, keep) })
-				}
-			}
 			// The mark of who comes back stands where it stood, or at the new join, which is beyond it.
 			if there[user] {
+				grown = append(grown, user)
 				out = append(out, put(user, redis.ZAddArgs{GT: true, Members: inUser(v.Conversation, v.seq, v.ordinal)}))
 			}
 			if there[conversation] {
+				grown = append(grown, conversation)
 				out = append(out,
 					put(conversation, redis.ZAddArgs{Members: []redis.Z{{Member: joinMember(v.User), Score: joinScore(v.join)}}}),
 					put(conversation, redis.ZAddArgs{GT: true, Members: []redis.Z{{Member: v.User.String(), Score: float64(v.seq)}}}))
@@ -104,6 +100,12 @@ func (m *moves) commands(there map[string]bool) []command {
 		default:
 			out = append(out, v.raise()...)
 		}
+	}
+	// Should a set have vanished meanwhile, what was added is no complete set, says so, and must not stay for ever: only what is
+	// there can be given an end, so that comes last.
+	slices.Sort(grown)
+	for _, k := range slices.Compact(grown) {
+		out = append(out, func(p redis.Pipeliner) { p.Expire(context.Background(), k, keep) })
 	}
 	return out
 }

@@ -27,11 +27,15 @@ func hashBytes(e *chat.Event) []byte {
 	return e.BodyHash[:]
 }
 
-// DecodeEvent reads the value of im.messages. A kind that this version does not know is returned as it is, without a body.
+// DecodeEvent reads the value of im.messages. A kind that this version does not know is returned as it is, without a body;
+// one that it knows has the body that belongs to it.
 func DecodeEvent(value []byte) (chat.Event, error) {
 	var w wirev1.Event
 	if err := proto.Unmarshal(value, &w); err != nil {
 		return chat.Event{}, fmt.Errorf("decoding an event: %w", err)
+	}
+	if w.GetKind() != wirev1.Kind(chat.Kind(w.GetKind())) {
+		return chat.Event{}, fmt.Errorf("decoding an event: its kind, %d, is not one byte: it would pass for another", w.GetKind())
 	}
 	e := chat.Event{
 		Seq: w.GetSeq(), Ordinal: w.GetOrdinal(), Kind: chat.Kind(w.GetKind()), MessageID: w.GetMessageId(), Sender: chat.UserID(w.GetSenderId()),
@@ -50,6 +54,9 @@ func DecodeEvent(value []byte) (chat.Event, error) {
 	kind, b := decodeBody(w.GetBody())
 	if kind != 0 && kind != e.Kind {
 		return chat.Event{}, fmt.Errorf("decoding an event: kind %s with the body of %s", e.Kind, kind)
+	}
+	if kind == 0 && e.Kind.IsCommanded() {
+		return chat.Event{}, fmt.Errorf("decoding an event: kind %s without its body", e.Kind)
 	}
 	e.Message, e.Create, e.Join, e.Leave, e.Role, e.Mute = b.message, b.create, b.join, b.leave, b.role, b.mute
 	e.Nickname, e.Update, e.Edit, e.Recall, e.Dissolve = b.nickname, b.update, b.edit, b.recall, b.dissolve

@@ -55,13 +55,22 @@ func refuseJSON(err error) *chat.Error {
 	return chat.RefuseField(chat.CodeInvalidField, field, "is %s, which does not fit here", kinds[semantic.JSONKind]).Because(err)
 }
 
+// maxFieldBytes bounds what a refusal gives back as the name of a field: the sender may have made up one of any length, and
+// refusals are kept.
+const maxFieldBytes = 128
+
 // path writes a pointer in the way that fields are named to clients: message.recipients.3.
 func path(p jsontext.Pointer) string {
-	var names []string
+	var b strings.Builder
 	for name := range p.Tokens() {
-		names = append(names, name)
+		if b.Len() > 0 {
+			b.WriteByte('.')
+		}
+		if b.WriteString(name); b.Len() > maxFieldBytes {
+			return strings.ToValidUTF8(b.String()[:maxFieldBytes], "")
+		}
 	}
-	return strings.Join(names, ".")
+	return b.String()
 }
 
 var kinds = map[jsontext.Kind]string{

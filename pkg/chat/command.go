@@ -55,13 +55,16 @@ func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
 // UnmarshalText reads the word of a kind that can be commanded.
 func (k *Kind) UnmarshalText(b []byte) error {
-	v, ok := ParseKind(string(b))
-	if !ok || v == KindProgress {
+	v, _ := ParseKind(string(b))
+	if !v.IsCommanded() {
 		return RefuseField(CodeInvalidField, "type", "%.40q is no type of command", b)
 	}
 	*k = v
 	return nil
 }
+
+// IsCommanded tells whether a command can ask for the kind: it is known here, and has a body.
+func (k Kind) IsCommanded() bool { return kindWords[k] != "" && k != KindProgress }
 
 // IsNotice tells whether events of this kind are shown to people as a notice ("joined", "renamed", …).
 func (k Kind) IsNotice() bool {

@@ -30,6 +30,16 @@ fault: go ## break everything on purpose, on a large evening (an hour); FAULT_SE
 test-fast: go ## run the tests that need no server and no race detector
 	go test -short ./...
 
+# Go fuzzes one function at a time; each is found by its name. What one finds stays in the testdata of its package, and the
+# others are run all the same.
+FUZZTIME ?= 30s
+FUZZWORKERS ?= 2
+fuzz: go ## run every fuzz test for a while (FUZZTIME=30s each)
+	@failed=""; for found in $$(grep -rhoE --include='*_test.go' -H '^func Fuzz[A-Za-z0-9_]*' cmd docker internal pkg schemas test | sed 's/:func /:/' | sort -u); do \
+		dir=$$(dirname "$${found%%:*}"); name=$${found##*:}; echo "./$$dir $$name"; \
+		go test "./$$dir" -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -parallel $(FUZZWORKERS) || failed="$$failed $$dir/$$name"; \
+	done; test -z "$$failed" || { echo "these failed:$$failed"; exit 1; }
+
 lint: go ## vet, linters, format and the Kafka contract
 	go vet ./...
 	go tool -modfile=tools/lint/go.mod golangci-lint run ./...
@@ -45,4 +55,4 @@ clean: ## remove what was built; data and installed servers stay
 go:
 	@scripts/install-go
 
-.PHONY: help run chdb build test fault test-fast lint generate clean go
+.PHONY: help run chdb build test fault test-fast fuzz lint generate clean go

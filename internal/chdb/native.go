@@ -1,6 +1,7 @@
 package chdb
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -13,21 +14,26 @@ import (
 	"github.com/ClickHouse/clickhouse-go/v2/lib/proto"
 )
 
+const readerBytes = 128 << 10
+
 // transcode turns blocks as the engine gives them, in revision 0, into those of a client's revision.
 func transcode(blocks []byte, revision uint64, method string) ([]byte, error) {
 	if len(blocks) == 0 || revision == 0 && method == "" {
 		return blocks, nil
 	}
 	var out chproto.Buffer
-	reader := chproto.NewReader(bytes.NewReader(blocks))
+	// The reader goes on with our buffer, because it is large enough: so one can see whether another block begins. The end of
+	// the bytes within a block is an error, not the end.
+	in := bufio.NewReaderSize(bytes.NewReader(blocks), readerBytes)
+	reader := chproto.NewReader(in)
 	var compressed []byte
 	for {
+		if _, err := in.Peek(1); errors.Is(err, io.EOF) {
+			break
+		}
 		// Without a time zone a column of times is a nil dereference.
 		block := proto.Block{ServerContext: &column.ServerContext{Timezone: time.UTC}}
 		if err := block.Decode(reader, 0); err != nil {
-			if errors.Is(err, io.EOF) {
-				break
-			}
 			return nil, fmt.Errorf("reading a block of the engine: %w", err)
 		}
 		if err := block.Encode(&out, revision); err != nil {

@@ -12,8 +12,6 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-
-	"go.yaml.in/yaml/v4"
 )
 
 // Section is a struct of settings under a name; Into points at a struct that holds the defaults. If it has a method
@@ -131,46 +129,27 @@ func (l *Loaded) fromFile(path string) error {
 	if err != nil {
 		return fmt.Errorf("reading the configuration file: %w", err)
 	}
-	var tree map[string]any
-	if err := yaml.Unmarshal(raw, &tree); err != nil {
+	values, err := fileValues(raw)
+	if err != nil {
 		return fmt.Errorf("reading the configuration file %s: %w", path, err)
 	}
-	values := map[string]any{}
-	flatten("", tree, values)
 	var faults []error
-	for key, value := range values {
-		s := l.find(func(s *setting) bool { return s.key == key })
-		if s == nil {
-			faults = append(faults, unknown("setting "+key+" in "+path, key, l.names(func(s *setting) string { return s.key })))
-			continue
+	source, seen := "file "+path, map[string]bool{}
+	for _, v := range values {
+		s := l.find(func(s *setting) bool { return s.key == v.key })
+		switch {
+		case s == nil:
+			faults = append(faults, unknown("setting "+v.key+" in "+path, v.key, l.names(func(s *setting) string { return s.key })))
+		case seen[v.key]:
+			faults = append(faults, fmt.Errorf("%s (%s): stands there twice", v.key, source))
+		case v.fault != "":
+			faults = append(faults, fmt.Errorf("%s (%s): %s", v.key, source, v.fault))
+		default:
+			faults = append(faults, s.set(v.text, source))
 		}
-		faults = append(faults, s.set(fileText(value), "file "+path))
+		seen[v.key] = true
 	}
 	return errors.Join(faults...)
-}
-
-func flatten(at string, tree map[string]any, into map[string]any) {
-	for k, v := range tree {
-		if at != "" {
-			k = at + "." + k
-		}
-		if sub, ok := v.(map[string]any); ok {
-			flatten(k, sub, into)
-			continue
-		}
-		into[k] = v
-	}
-}
-
-func fileText(v any) string {
-	if list, ok := v.([]any); ok {
-		parts := make([]string, len(list))
-		for i, p := range list {
-			parts[i] = fmt.Sprint(p)
-		}
-		return strings.Join(parts, ",")
-	}
-	return fmt.Sprint(v)
 }
 
 func (l *Loaded) fromEnvironment(env map[string]string) error {

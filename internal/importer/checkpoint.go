@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 
+	jsonv2 "github.com/go-json-experiment/json"
+
 	"tideline/pkg/chat"
 )
 
@@ -47,6 +49,8 @@ type Counts struct {
 // Produced gives how many lines became commands.
 func (c Counts) Produced() int { return c.Messages + c.Actions + c.Empty }
 
+func (c Counts) least() int { return min(c.Messages, c.Actions, c.Empty, c.Renames, c.Bad) }
+
 // loadCheckpoint reads the file; nil where there is none.
 func loadCheckpoint(path, source string) (*checkpoint, error) {
 	raw, err := os.ReadFile(path)
@@ -57,7 +61,7 @@ func loadCheckpoint(path, source string) (*checkpoint, error) {
 		return nil, fmt.Errorf("reading the checkpoint: %w", err)
 	}
 	var c checkpoint
-	if err := json.Unmarshal(raw, &c); err != nil {
+	if err := jsonv2.Unmarshal(raw, &c, strict); err != nil {
 		return nil, fmt.Errorf("reading the checkpoint %s: %w", path, err)
 	}
 	switch {
@@ -65,6 +69,9 @@ func loadCheckpoint(path, source string) (*checkpoint, error) {
 		return nil, fmt.Errorf("the checkpoint %s has version %d, this command knows %d", path, c.Version, checkpointVersion)
 	case c.Source != source:
 		return nil, fmt.Errorf("the checkpoint %s is of the import %q, this one is %q: name another file with -import.checkpoint", path, c.Source, source)
+	case c.Conversation.Kind != chat.KindGroup,
+		min(int64(c.Partition), c.MessagesFrom, c.RejectedFrom, int64(c.Joined), int64(c.Line), c.Last+1, int64(c.Counts.least())) < 0:
+		return nil, fmt.Errorf("the checkpoint %s is not one that was saved: it names no group, or counts below nothing", path)
 	}
 	return &c, nil
 }

@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	jsonv2 "github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"tideline/pkg/chat"
 )
@@ -39,6 +41,10 @@ type line struct {
 	at     int64 // ms; never 0, which would mean now
 }
 
+// strict refuses fields that are not known, in another case, or there twice: they would be read as something else than was
+// meant. Half of a surrogate pair, which exports of chats are known for, becomes U+FFFD.
+var strict = jsonv2.JoinOptions(jsonv2.RejectUnknownMembers(true), jsontext.AllowInvalidUTF8(true))
+
 // parseLine reads one line of an export.
 func parseLine(raw []byte) (line, error) {
 	if !utf8.Valid(raw) {
@@ -52,13 +58,8 @@ func parseLine(raw []byte) (line, error) {
 		Text   *string  `json:"text"`
 		To     *string  `json:"to"`
 	}
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&w); err != nil {
+	if err := jsonv2.Unmarshal(raw, &w, strict); err != nil {
 		return line{}, fmt.Errorf("is not the JSON object that belongs here: %w", err)
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return line{}, errors.New("is more than one JSON object")
 	}
 	if w.Day == nil || w.Minute == nil {
 		return line{}, errors.New("has no day or no minute")

@@ -59,7 +59,7 @@ var broken = map[string]string{
 	`{"day":"2011-03-04","minute":0,"kind":"message","sender":"a","text":"x"`: "JSON object",
 	`[1]`:  "JSON object",
 	`null`: "no day",
-	`{"day":"2011-03-04","minute":0,"kind":"message","sender":"a","text":"x"} {}`:                                                      "more than one",
+	`{"day":"2011-03-04","minute":0,"kind":"message","sender":"a","text":"x"} {}`:                                                      "after top-level value",
 	"{\"day\":\"2011-03-04\",\"minute\":0,\"kind\":\"message\",\"sender\":\"a\",\"text\":\"\xff\"}":                                    "UTF-8",
 	`{"day":"2011-03-04","minute":0,"kind":"message","sender":"a","text":"x","mood":"glad"}`:                                           "mood",
 	`{"minute":0,"kind":"message","sender":"a","text":"x"}`:                                                                            "no day",

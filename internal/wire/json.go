@@ -45,6 +45,8 @@ func refuseJSON(err error) *chat.Error {
 	}
 	field := path(semantic.JSONPointer)
 	switch {
+	case errors.Is(err, json.ErrUnknownName) && field == "": // {"": …} has a field, whose name is nothing
+		return chat.Refuse(chat.CodeUnknownField, "a field without a name is not known here").Because(err)
 	case field == "":
 		return chat.Refuse(chat.CodeMalformed, "the text is %s, which does not belong here", kinds[semantic.JSONKind]).Because(err)
 	case errors.Is(err, json.ErrUnknownName):
@@ -63,14 +65,11 @@ const maxFieldBytes = 128
 func path(p jsontext.Pointer) string {
 	var b strings.Builder
 	for name := range p.Tokens() {
-		if b.Len() > 0 {
-			b.WriteByte('.')
-		}
-		if b.WriteString(name); b.Len() > maxFieldBytes {
-			return strings.ToValidUTF8(b.String()[:maxFieldBytes], "")
+		if b.WriteString("." + name); b.Len() > maxFieldBytes+1 {
+			return strings.ToValidUTF8(b.String()[1:maxFieldBytes+1], "")
 		}
 	}
-	return b.String()
+	return strings.TrimPrefix(b.String(), ".")
 }
 
 var kinds = map[jsontext.Kind]string{

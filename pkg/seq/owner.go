@@ -2,6 +2,7 @@ package seq
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -155,7 +156,7 @@ func (o *Owner) number(ctx context.Context, m *Machine, records []Record, next i
 		}
 	}
 	if err := b.Decide(loaded); err != nil {
-		return nil, err
+		return nil, o.orReplaced(ctx, m, err)
 	}
 	if err := o.at(PointDecided); err != nil {
 		return nil, err
@@ -183,6 +184,19 @@ func (o *Owner) number(ctx context.Context, m *Machine, records []Record, next i
 	o.Tell(b.Outcomes)
 	o.Moved(m.Resume())
 	return b.Rest, o.at(PointTold)
+}
+
+// orReplaced looks into a contradiction between the store and what this owner knows. There is none where a successor has
+// numbered on, and the store has that already: this owner would be refused with its next write.
+func (o *Owner) orReplaced(ctx context.Context, m *Machine, err error) error {
+	if !errors.Is(err, ErrInconsistent) {
+		return err
+	}
+	cp, failed := o.Store.Checkpoint(ctx, o.Config.Partition)
+	if failed == nil && cp.InboundNext > m.Resume() {
+		return fmt.Errorf("%w: the store has what became of inbound %d, and this owner is at %d", ErrReplaced, cp.InboundNext-1, m.Resume())
+	}
+	return err
 }
 
 func (o *Owner) at(p Point) error {

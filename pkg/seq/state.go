@@ -11,6 +11,10 @@ import (
 // Nobody can number on from there.
 var ErrInconsistent = errors.New("the store and the log's tail contradict each other")
 
+// ErrReplaced means that somebody else has numbered records of the partition since it was taken over: whoever finds that
+// out has slept, and is not the owner any more. Nothing is wrong.
+var ErrReplaced = errors.New("somebody else owns the partition by now")
+
 // fact is what must be remembered of an event until the store has it: whatever is loaded meanwhile may lack it.
 type fact struct {
 	seq     int64

@@ -27,6 +27,9 @@ type World interface {
 // ErrKilled is what a memory log returns from a write during which its owner was killed.
 var ErrKilled = errors.New("the owner was killed during a write")
 
+// ErrFenced is what a memory log returns from a write of an owner that was replaced.
+var ErrFenced = errors.New("fenced")
+
 // Memory is a World in memory. Its writes are torn at random: plain, a prefix of the records stays; fenced, all or none.
 type Memory struct {
 	Partition int32
@@ -168,7 +171,7 @@ func clone(c *chat.Command) *chat.Command {
 func (l *memoryLog) write(n int, appendOne func(i int)) error {
 	m := l.m
 	if m.Fenced && l.me != m.owner {
-		return fmt.Errorf("fenced: owner %d writes, and %d is the owner", l.me, m.owner)
+		return fmt.Errorf("%w: owner %d writes, and %d is the owner", ErrFenced, l.me, m.owner)
 	}
 	stay, torn := n, m.rng.Float64() < m.Tear
 	if torn {

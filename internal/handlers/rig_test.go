@@ -11,13 +11,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 	"github.com/twmb/franz-go/pkg/kfake"
-	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tideline/internal/heads"
 	"tideline/internal/kafka"
 	"tideline/internal/sender"
 	"tideline/internal/sqlstore"
-	"tideline/internal/wire"
 	"tideline/pkg/chat"
 	"tideline/pkg/seq"
 	"tideline/pkg/timeline"
@@ -185,9 +183,8 @@ func (s *shelf) Checkpoints(context.Context, []int32) (map[int32]seq.Checkpoint,
 // rig is the operations on a broker that speaks the protocol, and a shelf.
 type rig struct {
 	*Service
-	t        *testing.T
-	shelf    *shelf
-	producer *kgo.Client
+	t     *testing.T
+	shelf *shelf
 }
 
 func newRig(t *testing.T) *rig {
@@ -216,7 +213,7 @@ func newRig(t *testing.T) *rig {
 		Sender:   sender.New(sender.DefaultConfig(), kc, producer, client, s, hasher, quiet, sender.NewMetrics(prometheus.NewRegistry()), "me"),
 		Registry: prometheus.NewRegistry(),
 	}
-	return &rig{New(parts), t, s, producer}
+	return &rig{New(parts), t, s}
 }
 
 // follow follows im.notify from now on until the test ends, and returns once what is remembered is trusted.
@@ -225,7 +222,12 @@ func (r *rig) follow() {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- r.heads.Run(ctx) }()
-	r.t.Cleanup(func() { cancel(); <-ended })
+	r.t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			r.t.Error(err)
+		}
+	})
 	r.until("what is remembered is trusted", r.heads.Fresh)
 }
 
@@ -235,15 +237,6 @@ func (r *rig) until(what string, met func() bool) {
 		if time.Now().After(deadline) {
 			r.t.Fatalf("waited %s until %s", patience, what)
 		}
-	}
-}
-
-// tell writes to im.notify.
-func (r *rig) tell(n chat.Notify) {
-	r.t.Helper()
-	record := &kgo.Record{Topic: kafka.TopicNotify, Key: []byte(n.Conversation.String()), Value: wire.EncodeNotify(&n)}
-	if err := r.producer.ProduceSync(r.t.Context(), record).FirstErr(); err != nil {
-		r.t.Fatal(err)
 	}
 }
 

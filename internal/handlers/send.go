@@ -131,7 +131,7 @@ func (s *Service) applied(ctx context.Context, list []*chat.Command, last int64)
 		if err == nil {
 			return nil
 		}
-		told := false
+		var told bool
 		if told, fault = s.told(ctx, id, last); told {
 			// Our own follower may be behind, or have begun later.
 			s.blocks.Invalidate(id, targets(list))

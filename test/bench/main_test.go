@@ -52,7 +52,7 @@ type size struct {
 	marks       int   // a second
 	back        int   // connections that come back at once
 	imports     []int // messages; the last is the long history
-	sites       []string
+	sites       []string // standalone, cluster; BENCH_ON names one of them
 }
 
 // full tells whether measurements are asked for, or only whether the cells work.
@@ -60,17 +60,21 @@ func full() bool { return os.Getenv("BENCH") == "full" }
 
 func theSize() size {
 	const ms = time.Millisecond
+	sites := []string{"standalone", "cluster"}
+	if one := os.Getenv("BENCH_ON"); one != "" {
+		sites = []string{one}
+	}
 	if full() {
 		return size{
 			runs: 3, cell: 3 * time.Second, floor: 1500 * ms, inFlight: []int{1, 16, 64, 256}, offered: []int{200, 500, 1000}, groups: 500,
 			online: []int{1000, 10_000}, windows: []time.Duration{0, 100 * ms, 200 * ms, 500 * ms}, ranges: 100, pulls: 10_000, summary: 500,
-			members: 10_000, marks: 1000, back: 8000, imports: []int{100_000, 100_000, 1_000_000}, sites: []string{"standalone", "cluster"},
+			members: 10_000, marks: 1000, back: 8000, imports: []int{100_000, 100_000, 1_000_000}, sites: sites,
 		}
 	}
 	return size{
 		runs: 1, cell: 300 * ms, floor: 150 * ms, inFlight: []int{16}, offered: []int{100}, groups: 10,
 		online: []int{100}, windows: []time.Duration{0, 200 * ms}, ranges: 5, pulls: 200, summary: 20,
-		members: 100, marks: 50, back: 100, imports: []int{2000, 5000}, sites: []string{"standalone", "cluster"},
+		members: 100, marks: 50, back: 100, imports: []int{2000, 5000}, sites: sites,
 	}
 }
 

@@ -110,6 +110,30 @@ func (u used) add(other used) {
 	}
 }
 
+// sum gives what all of them used.
+func (u used) sum() (all time.Duration) {
+	for _, took := range u {
+		all += took
+	}
+	return all
+}
+
+// machine gives what everything on this machine has used so far, ours or not, and what its host took away.
+func machine() time.Duration {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	var busy int64
+	for i, field := range strings.Fields(line)[1:] {
+		if n, err := strconv.ParseInt(field, 10, 64); err == nil && i != 3 && i != 4 && i < 8 { // without idle, iowait, and guests, which are counted already
+			busy += n
+		}
+	}
+	return time.Duration(busy) * tick
+}
+
 // resident gives the memory of a process, in bytes.
 func resident(pid int) float64 {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 
 	"strings"
+	"time"
 )
 
 // table is what a cell prints.
@@ -14,10 +16,13 @@ type table struct {
 	title string
 	rows  [][]string
 	void  []string
+
+	began         time.Time
+	machine, ours time.Duration // CPU that was used until then
 }
 
 func (b *bench) table(title string, columns ...string) *table {
-	return &table{b: b, title: title, rows: [][]string{columns}}
+	return &table{b: b, title: title, rows: [][]string{columns}, began: time.Now(), machine: machine(), ours: cpu().sum()}
 }
 
 // row adds a line. Where something was wrong in its runs its verdict, the last column, is that it is void.
@@ -48,6 +53,8 @@ func (t *table) print() {
 			fmt.Fprintf(&b, "|%s\n", strings.Repeat("---|", len(row)))
 		}
 	}
+	others := (machine() - t.machine - (cpu().sum() - t.ours)).Seconds() / time.Since(t.began).Seconds()
+	fmt.Fprintf(&b, "\nWhile this ran, others used %.1f of the machine's %d cores.\n", max(0, others), runtime.NumCPU())
 	for _, v := range t.void {
 		fmt.Fprintf(&b, "\n%s\n", v)
 	}

@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -13,6 +14,8 @@ import (
 
 // weight is what the stores keep of messages, in bytes.
 type weight struct{ store, archive, log int64 }
+
+const sizeOfArchive = "SELECT toUInt64(sum(bytes_on_disk)) FROM system.parts WHERE active AND table = 'messages' AND database = currentDatabase()"
 
 // weigh asks the stores: the timeline's table with its indexes, the archive's parts, and the logs on disk.
 func (b *bench) weigh(s *site) (w weight) {
@@ -31,10 +34,13 @@ func (b *bench) weigh(s *site) (w weight) {
 		}
 		w.store = sizeOf(b, path)
 	}
-	archived, err := s.Archive(b.t).Try("SELECT toUInt64(sum(bytes_on_disk)) FROM system.parts WHERE active AND table = 'messages' AND database = currentDatabase()")
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	var archived uint64
+	var err error
+	archive := s.Archive(b.t)
+	await(b.t, "the archive is there", time.Minute, func() bool {
+		archived, err = archive.Try(sizeOfArchive)
+		return err == nil
+	})
 	w.archive = int64(archived)
 	if s.cluster == nil {
 		_, path := s.SQL()

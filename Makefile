@@ -27,6 +27,10 @@ fault: go ## break everything on purpose, on a large evening (an hour); FAULT_SE
 	scripts/install-servers
 	FAULT=full TIDELINE_REQUIRE_SERVERS=1 go test -count=1 -v -timeout 3h -run '$(RUN)' ./test/fault
 
+bench: go ## measure every cell against its floor (half an hour; CELL=2 for one, ON=cluster for one platform, SHORT=1 to see only that they work)
+	scripts/install-servers
+	BENCH=$(if $(SHORT),short,full) BENCH_ON=$(ON) go test -count=1 -timeout 90m -v -run 'TestBench/$(CELL)' ./test/bench
+
 test-fast: go ## run the tests that need no server and no race detector
 	go test -short ./...
 
@@ -55,4 +59,4 @@ clean: ## remove what was built; data and installed servers stay
 go:
 	@scripts/install-go
 
-.PHONY: help run chdb build test fault test-fast fuzz lint generate clean go
+.PHONY: help run chdb build test fault bench test-fast fuzz lint generate clean go

@@ -83,7 +83,9 @@ func (b *bench) listened(s *site, c *child, g *gun, rate int, d time.Duration) h
 	base := append([]int64{}, g.last...)
 	c.call(b.t, crowdAsk{Hear: base}, nil)
 	before, began := cpu(), time.Now()
+	done := b.profile(s, "hints", d)
 	l := g.fire(32, rate, d)
+	done()
 	sent := make([][]int64, len(base))
 	for i := range sent {
 		sent[i] = make([]int64, g.last[i]-base[i])

@@ -45,13 +45,13 @@ type size struct {
 	groups      int   // of the cells with many groups
 	online      []int // clients
 	windows     []time.Duration
-	ranges      int   // different ones that are pulled
-	pulls       int   // of one run
-	summary     int   // conversations of the one who asks for all of them
-	members     int   // of the group whose receipts are counted
-	marks       int   // a second
-	back        int   // connections that come back at once
-	imports     []int // messages; the last is the long history
+	ranges      int      // different ones that are pulled
+	pulls       int      // of one run
+	summary     int      // conversations of the one who asks for all of them
+	members     int      // of the group whose receipts are counted
+	marks       int      // a second
+	back        int      // connections that come back at once
+	imports     []int    // messages; the last is the long history
 	sites       []string // standalone, cluster; BENCH_ON names one of them
 }
 

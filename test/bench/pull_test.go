@@ -8,8 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"tideline/test/platform"
 )
 
 // pulled is what a run of pulls gave.
@@ -205,7 +203,7 @@ func (b *bench) pullRow(tab *table, ranges int, ours, floors []pulled, void []st
 
 func (b *bench) overSockets(s *site, floor *child, c string, members []person, told int64, at func(int) int64) {
 	tab := b.table(fmt.Sprintf("3. %d pulls of 50 messages on sockets", b.size.pulls), "ranges", "pulls/s", "floor", "÷ floor", "p50 ms", "p99 ms", "pusher CPU µs a pull", "floor the same", "store reads of a run", "verdict")
-	var pusher *platform.Process = s.cluster.Pusher
+	pusher := s.cluster.Pusher
 	b.restart(pusher)
 	ears, bare := startChild(b.t, "crowd"), startChild(b.t, "crowd")
 	defer ears.end()

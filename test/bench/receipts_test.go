@@ -70,11 +70,13 @@ func (b *bench) receiptsOn(s *site, tab *table) {
 	for range b.size.runs {
 		ctx, stop := context.WithTimeout(b.t.Context(), b.size.cell)
 		var running sync.WaitGroup
+		done := b.profile(s, "receipts", b.size.cell)
 		running.Go(func() { b.markAll(ctx, s, c, members, book, joined+messages) })
 		begun := book.done
 		times, use, void := b.countAll(ctx, s, ask, seqs)
 		stop()
 		running.Wait()
+		done()
 		book.void = append(book.void, void...)
 		all.add(use)
 		times = sortedTimes(times)
@@ -238,7 +240,7 @@ func (l *ledger) compare(b *bench, s *site, ask []byte, seqs []int64) {
 // zcount counts in a set of the same size, as fast as the Redis behind the platform does.
 func (b *bench) zcount(s *site, members int) float64 {
 	b.t.Helper()
-	addr := ""
+	var addr string
 	if s.cluster != nil {
 		addr = s.cluster.Redis.Addr
 	} else {

@@ -234,7 +234,9 @@ func (b *bench) send() {
 				produce = append(produce, log.fire(k, b.size.floor))
 				for _, g := range []*gun{one, many} {
 					before := slices.Clone(g.last)
+					done := b.profile(s, fmt.Sprintf("send-%d-%d", len(g.groups), k), b.size.cell)
 					l := g.fire(k, 0, b.size.cell)
+					done()
 					b.settle(s)
 					b.check(s, g, before, &l)
 					runs[len(g.groups)] = append(runs[len(g.groups)], l)

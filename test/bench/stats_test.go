@@ -73,9 +73,10 @@ func faults(shots []shot, before []int64) []string {
 		byGroup[s.group] = append(byGroup[s.group], s)
 	}
 	var out []string
-	for g, list := range byGroup {
+	for g, last := range before {
+		list := byGroup[g]
 		slices.SortFunc(list, func(a, b shot) int { return int(a.seq - b.seq) })
-		last, begun := before[g], time.Duration(0)
+		begun := time.Duration(0)
 		for _, s := range list {
 			switch {
 			case s.seq == last:

@@ -165,7 +165,7 @@ func (s *sleepy) Start(ctx context.Context, offset int64) error {
 	return s.log.Start(ctx, offset)
 }
 
-func (s *sleepy) Poll(ctx context.Context, limit int) ([]seq.Record, error) {
+func (s *sleepy) Poll(ctx context.Context, limit int) ([]seq.Record, int64, error) {
 	doze(s.rng)
 	defer doze(s.rng)
 	return s.log.Poll(ctx, limit)

@@ -225,7 +225,7 @@ func (w *windowWorld) load(need Need, records []Record) Loaded {
 func (w *windowWorld) work() {
 	records := w.tries()
 	for len(records) > 0 {
-		b := w.m.Begin(records, w.now)
+		b := w.m.Begin(records, records[len(records)-1].Offset+1, w.now)
 		if err := b.Decide(w.load(b.Need(), records)); err != nil {
 			w.t.Fatal(err)
 		}

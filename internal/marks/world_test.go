@@ -24,7 +24,7 @@ type world struct {
 	t      *testing.T
 	ctx    context.Context
 	rnd    *rand.Rand
-	store  *sqlstore.Store
+	store  worldStore
 	raw    *redis.Client
 	fast   *Marks // the doors' and the writers' view
 	people []chat.UserID
@@ -41,6 +41,17 @@ type world struct {
 	present  map[timeline.MemberKey]bool // by the log
 	calm     bool                        // nobody joins or leaves, and nothing is flushed
 	checked  int
+
+	heard                     map[timeline.MemberKey]int64 // marks that were given, of those who are members since
+	messagesSpeed, marksSpeed int                          // of the writers, out of forty steps
+}
+
+// worldStore is the store behind a world, and its writers' side.
+type worldStore interface {
+	Store
+	Conversations(ctx context.Context, ids []chat.ConversationID) ([]timeline.Conversation, error)
+	Apply(ctx context.Context, from, to timeline.Position, entries []timeline.Entry) (timeline.Applied, error)
+	ApplyMarks(ctx context.Context, partition int32, from, to int64, entries []timeline.MarkEntry) error
 }
 
 func newWorld(t *testing.T, o *redis.Options, seed uint64) *world {
@@ -60,7 +71,8 @@ func newWorld(t *testing.T, o *redis.Options, seed uint64) *world {
 	w := &world{
 		t: t, ctx: ctx, rnd: rand.New(rand.NewPCG(seed, 1)), store: store, raw: redis.NewClient(o),
 		acked: map[timeline.MemberKey]int64{}, all: map[timeline.MemberKey]int64{},
-		head: map[chat.ConversationID]*chat.Event{}, present: map[timeline.MemberKey]bool{},
+		head: map[chat.ConversationID]*chat.Event{}, present: map[timeline.MemberKey]bool{}, heard: map[timeline.MemberKey]int64{},
+		messagesSpeed: 11, marksSpeed: 6,
 	}
 	t.Cleanup(func() { _ = w.raw.Close() })
 	if err := w.raw.FlushAll(ctx).Err(); err != nil {
@@ -70,13 +82,18 @@ func newWorld(t *testing.T, o *redis.Options, seed uint64) *world {
 		w.people = append(w.people, u+1)
 	}
 	w.fast = New(w.raw, store, w, 1, slog.New(slog.DiscardHandler), NewMetrics(prometheus.NewRegistry()))
+	w.begin()
+	return w
+}
+
+// begin makes the groups.
+func (w *world) begin() {
 	for _, c := range groups {
 		w.event(c, 1, chat.KindCreate).Create = &chat.Create{Name: "g", Members: []chat.UserID{2, 3}}
 		for u := range chat.UserID(3) {
 			w.present[timeline.MemberKey{Conversation: c, User: u + 1}] = true
 		}
 	}
-	return w
 }
 
 var groups = []chat.ConversationID{chat.GroupConversation(11), chat.GroupConversation(12)}
@@ -118,15 +135,16 @@ func (w *world) step() {
 	case n < 10 && w.present[k] && u != 1 && !w.calm:
 		w.event(c, u, chat.KindLeave).Leave = &chat.Leave{Users: []chat.UserID{u}}
 		w.present[k] = false
-	case n < 17:
+		delete(w.heard, k)
+	case n < 15:
 		w.read(k)
-	case n < 28:
+	case n < 15+w.messagesSpeed:
 		w.write()
-	case n < 34:
+	case n < 15+w.messagesSpeed+w.marksSpeed:
 		w.writeMarks()
-	case n == 34 && !w.calm:
+	case n == 38 && !w.calm:
 		w.must(w.raw.FlushAll(w.ctx).Err())
-	case n == 35 && !w.calm:
+	case n == 39 && !w.calm:
 		w.must(w.fast.Invalidate(w.ctx))
 	}
 	w.check()
@@ -287,6 +305,12 @@ func (w *world) check() {
 		if got.Seq < low || got.Seq > high {
 			w.t.Fatalf("the mark of %s in %s is at %d; by the log %d to %d", u, c, got.Seq, low, high)
 		}
+		if w.present[k] {
+			if got.Seq < w.heard[k] {
+				w.t.Fatalf("the mark of %s in %s was at %d, and is back at %d", u, c, w.heard[k], got.Seq)
+			}
+			w.heard[k] = got.Seq
+		}
 		if ordinal := w.ordinal(c, got.Seq); got.Ordinal != ordinal {
 			w.t.Fatalf("the mark of %s in %s at %d has the ordinal %d instead of %d", u, c, got.Seq, got.Ordinal, ordinal)
 		}
@@ -304,7 +328,7 @@ func (w *world) ordinal(c chat.ConversationID, seq int64) int64 {
 
 // meddler moves the world before everything that a fill does.
 type meddler struct {
-	*sqlstore.Store
+	worldStore
 	w *world
 }
 
@@ -316,17 +340,17 @@ func (m meddler) meddle() {
 
 func (m meddler) Memberships(ctx context.Context, u chat.UserID, past bool) ([]timeline.Membership, error) {
 	m.meddle()
-	return m.Store.Memberships(ctx, u, past)
+	return m.worldStore.Memberships(ctx, u, past)
 }
 
 func (m meddler) Marks(ctx context.Context, c chat.ConversationID) ([]timeline.MemberMark, error) {
 	m.meddle()
-	return m.Store.Marks(ctx, c)
+	return m.worldStore.Marks(ctx, c)
 }
 
 func (m meddler) Positions(ctx context.Context, partitions []int32) ([]timeline.Position, error) {
 	m.meddle()
-	return m.Store.Positions(ctx, partitions)
+	return m.worldStore.Positions(ctx, partitions)
 }
 
 func (m meddler) Ends(ctx context.Context) (messages, receipts map[int32]int64, err error) {

@@ -93,13 +93,16 @@ func (s *sets) at(key string) *set {
 func (s *sets) drop(key string) { delete(s.keys, key); s.versions[key]++ }
 
 func (s *road) do(cmd redis.Cmder) {
-	var args []string
+	args := make([]string, 0, len(cmd.Args()))
 	for _, a := range cmd.Args() {
-		if f, ok := a.(float64); ok {
-			args = append(args, strconv.FormatFloat(f, 'f', -1, 64))
-			continue
+		switch v := a.(type) {
+		case string:
+			args = append(args, v)
+		case float64:
+			args = append(args, strconv.FormatFloat(v, 'f', -1, 64))
+		default:
+			args = append(args, fmt.Sprint(v))
 		}
-		args = append(args, fmt.Sprint(a))
 	}
 	key := ""
 	if len(args) > 1 {

@@ -100,7 +100,7 @@ func TestMerge_IsNeverPartialNeverGoesBackAndIsExactAtRest(t *testing.T) {
 			redis := newSets()
 			w := &world{
 				t: t, ctx: ctx, rnd: rand.New(rand.NewPCG(seed, 5)), raw: redis.client(), acked: map[timeline.MemberKey]int64{}, all: map[timeline.MemberKey]int64{},
-				head: map[chat.ConversationID]*chat.Event{}, present: map[timeline.MemberKey]bool{}, people: []chat.UserID{1, 2, 3, 4, 5}, heard: map[timeline.MemberKey]int64{},
+				head: map[chat.ConversationID]*chat.Event{}, present: map[timeline.MemberKey]bool{}, people: []chat.UserID{1, 2, 3, 4, 5}, heard: map[timeline.MemberKey]int64{}, hasty: true,
 			}
 			w.store = plainStore{w}
 			// The speeds of the two writers: out of forty steps.
@@ -120,7 +120,7 @@ func TestMerge_IsNeverPartialNeverGoesBackAndIsExactAtRest(t *testing.T) {
 			for range 10 {
 				w.step()
 			}
-			for i := range 4 {
+			for i := range 3 {
 				w.calm = i%2 == 0
 				s := subjects[w.rnd.IntN(len(subjects))]
 				if f.fill(ctx, s) != nil {
@@ -136,7 +136,7 @@ func TestMerge_IsNeverPartialNeverGoesBackAndIsExactAtRest(t *testing.T) {
 		})
 	})
 	t.Logf("%d answers of ready sets were right, and %d worlds at rest", checked, rests)
-	if !t.Failed() && checked < 5*rests {
+	if !t.Failed() && checked < 3*rests {
 		t.Error("that is too few to mean anything")
 	}
 }

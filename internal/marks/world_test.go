@@ -42,6 +42,9 @@ type world struct {
 	calm     bool                        // nobody joins or leaves, and nothing is flushed
 	checked  int
 
+	hasty  bool                                    // looks at one thing only, and not after every step
+	models map[int64]map[timeline.MemberKey]member // after so many events
+
 	heard                     map[timeline.MemberKey]int64 // marks that were given, of those who are members since
 	messagesSpeed, marksSpeed int                          // of the writers, out of forty steps
 }
@@ -147,7 +150,9 @@ func (w *world) step() {
 	case n == 39 && !w.calm:
 		w.must(w.fast.Invalidate(w.ctx))
 	}
-	w.check()
+	if !w.hasty || w.rnd.IntN(4) == 0 {
+		w.check()
+	}
 }
 
 // read marks something as read by somebody who knows to be a member.
@@ -223,7 +228,14 @@ type member struct{ join, spoke int64 }
 
 // model gives the memberships after some events.
 func (w *world) model(events int64) map[timeline.MemberKey]member {
+	if known, there := w.models[events]; there { // the log only grows
+		return known
+	}
 	out := map[timeline.MemberKey]member{}
+	if w.models == nil {
+		w.models = map[int64]map[timeline.MemberKey]member{}
+	}
+	w.models[events] = out
 	for i := range w.messages[:events] {
 		e := &w.messages[i]
 		for _, j := range timeline.Joined(e, 0, e.Seq == 1) {
@@ -256,6 +268,14 @@ func count(model map[timeline.MemberKey]member, c chat.ConversationID, q timelin
 	return people, read
 }
 
+// questions tells how many are asked at once.
+func (w *world) questions() int {
+	if w.hasty {
+		return 1
+	}
+	return 4
+}
+
 // check holds whatever is ready against the log. What was committed and not followed may be in or not; so may marks that
 // are in the log and that nobody was told of.
 func (w *world) check() {
@@ -263,7 +283,7 @@ func (w *world) check() {
 	before, after := w.model(w.followed), w.model(w.at.MessagesNext)
 	for _, c := range groups {
 		var asked []timeline.ReceiptQuestion
-		for range 4 {
+		for range w.questions() {
 			asked = append(asked, timeline.ReceiptQuestion{Seq: w.rnd.Int64N(w.head[c].Seq) + 1, Sender: w.people[w.rnd.IntN(len(w.people))]})
 		}
 		got, complete, err := w.fast.fastCounts(w.ctx, c, asked)

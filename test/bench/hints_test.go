@@ -133,7 +133,7 @@ func (b *bench) broadcast(c *child, window time.Duration, from int64, d time.Dur
 func (b *bench) hints() {
 	s := b.site("cluster")
 	pusher := s.cluster.Pusher
-	tab := b.table("2. Hints, 20 messages/s into one group", "online", "window ms", "pusher CPU-s per million pairs", "floor the same", "÷ floor", "pair p50 ms", "pair p99 ms", "p99 to the last ms", "floor p99 to the last ms", "KB per idle connection", "verdict")
+	tab := b.table("2. Hints, 20 messages/s into one group", "online", "window ms", "pusher CPU-s per million pairs", "floor the same", "÷ floor", "pair p50 ms", "pair p99 ms", "p99 to the last ms", "floor p99 to the last ms", "KB resident per idle connection", "KB live, all of the process", "verdict")
 	var group *gun
 	var crowd, bare *child
 	for _, n := range b.size.online {
@@ -151,6 +151,7 @@ func (b *bench) hints() {
 			b.connect(crowd, crowdConnect{Addr: s.ws, Tokens: tokensOf(listeners)})
 			time.Sleep(2 * b.size.floor) // what the handshakes left is collected
 			each := (resident(pusher.PID()) - idle) / float64(n) / 1024
+			live := b.live(pusher) / float64(n) / 1024
 			var ours, floors []hinted
 			for range b.size.runs {
 				floors = append(floors, b.broadcast(bare, w, from, b.size.cell))
@@ -167,7 +168,7 @@ func (b *bench) hints() {
 				}
 			}
 			tab.row(append(hintVoids(ours...), hintVoids(floors...)...), n, w.Milliseconds(), cost, floor, short(cost.median/floor.median),
-				hintFigures(ours, func(h *hinted) float64 { return ms(h.P50) }), hintFigures(ours, p99MS), last, hintFigures(floors, lastMS), short(each), verdict)
+				hintFigures(ours, func(h *hinted) float64 { return ms(h.P50) }), hintFigures(ours, p99MS), last, hintFigures(floors, lastMS), short(each), short(live), verdict)
 			if n == b.size.online[len(b.size.online)-1] && w == 200*time.Millisecond {
 				b.deaf(s, crowd, group, ours)
 			}
@@ -182,6 +183,18 @@ func (b *bench) hints() {
 		}
 	}
 	b.restart(pusher)
+}
+
+// live gives what a process keeps in use after a collection: heap and stacks. The rest of what is resident is what the
+// runtime has not given back.
+func (b *bench) live(p *platform.Process) float64 {
+	b.t.Helper()
+	answer, err := http.Get("http://" + ops(p) + "/debug/pprof/heap?gc=1")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	_ = answer.Body.Close()
+	return b.metric(p, "go_memstats_heap_alloc_bytes") + b.metric(p, "go_memstats_stack_inuse_bytes")
 }
 
 func lastMS(h *hinted) float64 { return ms(h.last) }

@@ -94,10 +94,24 @@ func (u used) of(names ...string) float64 {
 
 // text lists the processes, in CPU seconds.
 func (u used) text() string {
+	return u.list(5*tick, func(d time.Duration) string { return fmt.Sprintf("%.2f", d.Seconds()) })
+}
+
+// each lists the processes, in microseconds of CPU for each of n.
+func (u used) each(n int) string {
+	one := used{}
+	for name, took := range u {
+		one[name] = took / time.Duration(max(n, 1))
+	}
+	return one.list(one.sum()/50, func(d time.Duration) string { return short(float64(d) / float64(time.Microsecond)) })
+}
+
+// list names the processes that used at least so much, the largest first.
+func (u used) list(least time.Duration, text func(time.Duration) string) string {
 	var parts []string
 	for _, name := range slices.SortedFunc(maps.Keys(u), func(a, b string) int { return int(u[b] - u[a]) }) {
-		if u[name] >= 5*tick {
-			parts = append(parts, fmt.Sprintf("%s %.2f", name, u[name].Seconds()))
+		if u[name] >= least && u[name] > 0 {
+			parts = append(parts, name+" "+text(u[name]))
 		}
 	}
 	return strings.Join(parts, ", ")

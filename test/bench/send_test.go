@@ -225,7 +225,7 @@ func (b *bench) send() {
 			instant.tokens = append(instant.tokens, p.token)
 		}
 		log := b.newLog(s)
-		tab := b.table("1. Send to numbered ack, "+name, "groups", "in flight", "sends/s", "p50 ms", "p99 ms", "÷ handler floor", "÷ produce floor", "CPU-s per 1,000 sends", "verdict")
+		tab := b.table("1. Send to numbered ack, "+name, "groups", "in flight", "sends/s", "p50 ms", "p99 ms", "÷ handler floor", "÷ produce floor", "CPU µs of one, by process", "verdict")
 		for _, k := range b.size.inFlight {
 			handler, produce := []load{}, []load{}
 			runs := map[int][]load{}
@@ -244,8 +244,8 @@ func (b *bench) send() {
 			}
 			rate := func(l load) float64 { return l.second }
 			h, p := spreadOf(figures(handler, rate)).median, spreadOf(figures(produce, rate)).median
-			tab.row(voids(handler), "floor: handler", k, spreadOf(figures(handler, rate)), spreadOf(figures(handler, p50)), spreadOf(figures(handler, p99)), "1", "–", perThousand(handler), "")
-			tab.row(voids(produce), "floor: produce", k, spreadOf(figures(produce, rate)), spreadOf(figures(produce, p50)), spreadOf(figures(produce, p99)), "–", "1", perThousand(produce), "")
+			tab.row(voids(handler), "floor: handler", k, spreadOf(figures(handler, rate)), spreadOf(figures(handler, p50)), spreadOf(figures(handler, p99)), "1", "–", each(handler), "")
+			tab.row(voids(produce), "floor: produce", k, spreadOf(figures(produce, rate)), spreadOf(figures(produce, p50)), spreadOf(figures(produce, p99)), "–", "1", each(produce), "")
 			for _, groups := range []int{1, len(many.groups)} {
 				list := runs[groups]
 				r := spreadOf(figures(list, rate))
@@ -253,7 +253,7 @@ func (b *bench) send() {
 				if groups == 1 && (name == "standalone" && k == 64 || name == "cluster" && k == 256) {
 					verdict = atLeast(r.median, 7000, "/s")
 				}
-				tab.row(voids(list), groups, k, r, spreadOf(figures(list, p50)), spreadOf(figures(list, p99)), short(r.median/h), short(r.median/p), perThousand(list), verdict)
+				tab.row(voids(list), groups, k, r, spreadOf(figures(list, p50)), spreadOf(figures(list, p99)), short(r.median/h), short(r.median/p), each(list), verdict)
 			}
 		}
 		tab.print()
@@ -263,7 +263,7 @@ func (b *bench) send() {
 
 // offered sends at rates, and counts from when a send was due.
 func (b *bench) offered(s *site, one, instant *gun) {
-	tab := b.table("1. Send at a rate, latency from the time at which it was due, "+s.name, "offered/s", "p50 ms", "p99 ms", "slowest ms", "floor p99 ms", "p99 ÷ floor", "CPU-s per 1,000 sends", "verdict")
+	tab := b.table("1. Send at a rate, latency from the time at which it was due, "+s.name, "offered/s", "p50 ms", "p99 ms", "slowest ms", "floor p99 ms", "p99 ÷ floor", "CPU µs of one, by process", "verdict")
 	const atOnce = 128 // more than any rate here has in flight, but in a stall
 	for _, rate := range b.size.offered {
 		var floors, list []load
@@ -281,7 +281,7 @@ func (b *bench) offered(s *site, one, instant *gun) {
 			verdict = atMost(tail.median, 50, " ms")
 		}
 		tab.row(append(voids(floors), voids(list)...), rate, spreadOf(figures(list, p50)), tail, spreadOf(figures(list, func(l load) float64 { return ms(l.slow) })), bare,
-			short(tail.median/bare.median), perThousand(list), verdict)
+			short(tail.median/bare.median), each(list), verdict)
 	}
 	tab.print()
 }
@@ -305,17 +305,14 @@ func voids(list []load) []string {
 	return out
 }
 
-// perThousand gives CPU seconds for a thousand answers, by process.
-func perThousand(list []load) string {
+// each gives the CPU time of one answer, by process.
+func each(list []load) string {
 	sum, n := used{}, 0
 	for _, l := range list {
 		sum.add(l.use)
 		n += len(l.shots)
 	}
-	for name := range sum {
-		sum[name] = sum[name] * 1000 / time.Duration(max(n, 1))
-	}
-	return sum.text()
+	return sum.each(n)
 }
 
 // bareLog is the floor of a log: records of the same size with acks from all, and nobody who reads them.

@@ -13,7 +13,7 @@ type expected struct{ max, read, unread int64 }
 
 // summary is cell 4.
 func (b *bench) summary() {
-	tab := b.table(fmt.Sprintf("4. Summary of %d conversations", b.size.summary), "on", "p50 ms", "p99 ms", "KB", "floor p50 ms", "÷ floor", "CPU ms of one, by process", "verdict")
+	tab := b.table(fmt.Sprintf("4. Summary of %d conversations", b.size.summary), "on", "p50 ms", "p99 ms", "KB", "floor p50 ms", "÷ floor", "CPU µs of one, by process", "verdict")
 	for _, name := range b.size.sites {
 		b.summaryOn(b.site(name), tab)
 	}
@@ -102,17 +102,8 @@ func (b *bench) summaryOn(s *site, tab *table) {
 		took, bare = sortedTimes(took), sortedTimes(bare)
 		medians, tails, floors = append(medians, ms(quantile(took, 0.5))), append(tails, ms(quantile(took, 0.99))), append(floors, ms(quantile(bare, 0.5)))
 	}
-	for name := range uses {
-		uses[name] = uses[name] / time.Duration(times)
-	}
-	cost := ""
-	for name, took := range uses {
-		if took > 50*time.Microsecond {
-			cost += fmt.Sprintf("%s %.2f ", name, ms(took))
-		}
-	}
 	m, f := spreadOf(medians), spreadOf(floors)
-	tab.row(void, s.name, m, spreadOf(tails), size>>10, f, short(m.median/f.median), cost, atMost(m.median, 5, " ms"))
+	tab.row(void, s.name, m, spreadOf(tails), size>>10, f, short(m.median/f.median), uses.each(times), atMost(m.median, 5, " ms"))
 }
 
 // wrong looks at every value of a summary.

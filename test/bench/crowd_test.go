@@ -44,7 +44,7 @@ type crowdHeard struct {
 	Sent [][]int64 `json:"sent"`
 }
 
-// crowdPull lets clients ask in turn, each once until as many have asked; the answer to a frame must end with what is
+// crowdPull lets clients ask in turn, each once until as many have asked; the answer to a frame must begin with what is
 // wanted.
 type crowdPull struct {
 	Frames []string `json:"frames"`
@@ -295,7 +295,7 @@ func (c *crowd) read(l *listener) {
 			}
 		case l.answered != nil && !bytes.HasPrefix(payload, []byte(`{"op"`)):
 			var err error
-			if !strings.HasSuffix(string(payload), l.expected) {
+			if !strings.HasPrefix(string(payload), l.expected) {
 				err = fmt.Errorf("the answer is another one: %.200s", payload)
 			}
 			l.answered <- err
@@ -385,9 +385,8 @@ func (c *crowd) pull(ask *crowdPull) crowdSaw {
 				mu.Lock()
 				if err != nil {
 					saw.Void = voided(saw.Void, "error: %v", err)
-				} else {
-					times = append(times, took)
 				}
+				times = append(times, took)
 				mu.Unlock()
 			}
 		})

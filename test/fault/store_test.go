@@ -112,6 +112,7 @@ func killOne(t *testing.T, db *sql.DB, rng *rand.Rand) int {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer func() { _ = rows.Close() }()
 	var ids []int64
 	for rows.Next() {
 		var id int64
@@ -120,7 +121,9 @@ func killOne(t *testing.T, db *sql.DB, rng *rand.Rand) int {
 		}
 		ids = append(ids, id)
 	}
-	_ = rows.Close()
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
 	if len(ids) == 0 {
 		return 0
 	}
@@ -137,14 +140,15 @@ func lockBackwards(db *sql.DB) int {
 		return 0
 	}
 	defer func() { _ = tx.Rollback() }()
-	for _, table := range []string{"members", "conversations", "timeline_positions"} {
-		rows, err := tx.Query("SELECT 1 FROM " + table + " ORDER BY 1 LIMIT 200 FOR UPDATE")
-		if err != nil {
+	for _, take := range []string{
+		"SELECT COUNT(*) FROM (SELECT user_id FROM members LIMIT 200 FOR UPDATE) AS taken",
+		"SELECT COUNT(*) FROM (SELECT max_seq FROM conversations LIMIT 200 FOR UPDATE) AS taken",
+		"SELECT COUNT(*) FROM (SELECT messages_next FROM timeline_positions LIMIT 200 FOR UPDATE) AS taken",
+	} {
+		var n int
+		if err := tx.QueryRow(take).Scan(&n); err != nil {
 			return 1 // a deadlock, and this side of it gave way
 		}
-		for rows.Next() {
-		}
-		_ = rows.Close()
 		time.Sleep(20 * time.Millisecond) // long enough for the writer to take what is missing here
 	}
 	return 1

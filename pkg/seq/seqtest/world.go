@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 
 	"tideline/pkg/chat"
@@ -153,18 +154,23 @@ func (l *memoryLog) Poll(ctx context.Context, limit int) ([]seq.Record, int64, e
 	}
 }
 
-// clone copies what validation changes in place.
+// clone copies what validation changes in place: several owners may be given one record.
 func clone(c *chat.Command) *chat.Command {
 	d := *c
-	if c.Message != nil {
-		m := *c.Message
-		d.Message = &m
-	}
-	if c.Edit != nil {
-		e := *c.Edit
-		d.Edit = &e
+	d.Message, d.Create, d.Join, d.Leave, d.Edit = copied(c.Message), copied(c.Create), copied(c.Join), copied(c.Leave), copied(c.Edit)
+	if d.Message != nil {
+		d.Message.Mentions = copied(d.Message.Mentions)
+		d.Message.Recipients = slices.Clone(d.Message.Recipients) // the sender is taken out of it
 	}
 	return &d
+}
+
+func copied[T any](v *T) *T {
+	if v == nil {
+		return nil
+	}
+	c := *v
+	return &c
 }
 
 // write appends some of n records and tells how many, with the error that the writer sees.

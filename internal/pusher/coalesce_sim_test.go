@@ -75,20 +75,21 @@ func (w *pushWorld) late() time.Duration {
 func (l *listener) listen(done func()) {
 	defer done()
 	r := bufio.NewReaderSize(l.theirs, 16)
+	mood := l.temper
 	for {
 		switch now := l.w.p.clock(); {
-		case l.temper == sleeper && l.rnd.IntN(3) == 0:
+		case mood == sleeper && l.rnd.IntN(3) == 0:
 			time.Sleep(time.Duration(l.rnd.Int64N(int64(l.w.p.cfg.WriteTimeout / 4))))
-		case l.temper == broken && now >= l.at:
+		case mood == broken && now >= l.at:
 			_ = l.theirs.Close()
 			return
-		case l.temper == stuck && now >= l.at:
+		case mood == stuck && now >= l.at:
 			// It looks up when it is given up, in time to hear why, or later.
 			l.mu.Lock()
 			l.stuckAt = now
 			l.mu.Unlock()
 			time.Sleep(2*l.w.p.cfg.WriteTimeout + time.Duration(l.rnd.Int64N(int64(slowGrace))))
-			l.temper = sleeper
+			mood = sleeper
 		}
 		op, payload, err := unframe(r)
 		if err != nil {

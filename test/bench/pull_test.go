@@ -165,9 +165,11 @@ func (b *bench) overHTTP(s *site, floor *child, c string, members []person, told
 				afters = append(afters, at(i))
 			}
 			before := b.metric(api, "tideline_blocks_misses_total")
+			done := b.profile(s, fmt.Sprintf("pull-%d", ranges), b.size.floor)
 			p := b.blast(s.api, b.size.pulls, func(i int) (int, []byte) {
 				return i % ranges, request("GET", pullPath(c, afters[i%ranges], told), members[i%len(members)].token, nil)
 			})
+			done()
 			p.cpu, p.reads = p.use.of("api"), b.metric(api, "tideline_blocks_misses_total")-before
 			pages := b.pages(s, members[0].token, c, afters, told)
 			texts := map[string]string{}

@@ -216,6 +216,9 @@ func (s *Service) own(ctx context.Context, p *kafka.Partition) error {
 		},
 	}
 	err := owner.Run(ctx)
+	if errors.Is(err, seq.ErrReplaced) {
+		return fmt.Errorf("%w: %w", kafka.ErrGiveUp, err)
+	}
 	if errors.Is(err, kafka.ErrTruncated) || errors.Is(err, seq.ErrInconsistent) {
 		s.metrics.stuck.Inc()
 		s.log.Error("NUMBERING STOPPED on a partition: the log and the store do not fit together; see the runbook", "partition", p.ID, "err", err)

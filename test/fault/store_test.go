@@ -141,12 +141,11 @@ func lockBackwards(db *sql.DB) int {
 	}
 	defer func() { _ = tx.Rollback() }()
 	for _, take := range []string{
-		"SELECT COUNT(*) FROM (SELECT user_id FROM members LIMIT 200 FOR UPDATE) AS taken",
-		"SELECT COUNT(*) FROM (SELECT max_seq FROM conversations LIMIT 200 FOR UPDATE) AS taken",
-		"SELECT COUNT(*) FROM (SELECT messages_next FROM timeline_positions LIMIT 200 FOR UPDATE) AS taken",
+		"SELECT user_id FROM members LIMIT 200 FOR UPDATE",
+		"SELECT max_seq FROM conversations LIMIT 200 FOR UPDATE",
+		"SELECT messages_next FROM timeline_positions LIMIT 200 FOR UPDATE",
 	} {
-		var n int
-		if err := tx.QueryRow(take).Scan(&n); err != nil {
+		if _, err := tx.Exec(take); err != nil {
 			return 1 // a deadlock, and this side of it gave way
 		}
 		time.Sleep(20 * time.Millisecond) // long enough for the writer to take what is missing here

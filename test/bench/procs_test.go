@@ -22,13 +22,15 @@ var roleOf sync.Map
 // used is CPU time by name of process: this one (load, the generator), and every one below it.
 type used map[string]time.Duration
 
-// cpu gives what every process has used so far.
-func cpu() used {
-	type process struct {
-		name   string
-		parent int
-		took   time.Duration
-	}
+// process is one of ours.
+type process struct {
+	name   string
+	parent int
+	took   time.Duration
+}
+
+// processes gives this process and every one below it, by pid.
+func processes() map[int]process {
 	all := map[int]process{}
 	files, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, f := range files {
@@ -52,7 +54,7 @@ func cpu() used {
 		all[pid] = process{string(text[open+1 : end]), parent, time.Duration(user+system) * tick}
 	}
 	self := os.Getpid()
-	out := used{}
+	ours := map[int]process{}
 	for pid, p := range all {
 		below := pid
 		for below != self && below > 1 {
@@ -61,15 +63,52 @@ func cpu() used {
 		if below != self {
 			continue
 		}
-		name := p.name
 		if pid == self {
-			name = "load"
+			p.name = "load"
 		} else if role, known := roleOf.Load(pid); known {
-			name = role.(string)
+			p.name = role.(string)
 		}
-		out[name] += p.took
+		ours[pid] = p
+	}
+	return ours
+}
+
+// cpu gives what every process has used so far, by name.
+func cpu() used {
+	out := used{}
+	for _, p := range processes() {
+		out[p.name] += p.took
 	}
 	return out
+}
+
+// watch looks once a second how much of the machine we use, also by processes that end meanwhile, and gives what tells
+// how many cores others used.
+func watch() (others func() float64) {
+	began, before := time.Now(), machine()
+	stop, done := make(chan struct{}), make(chan struct{})
+	var ours time.Duration
+	go func() {
+		defer close(done)
+		last := processes()
+		for on := true; on; {
+			select {
+			case <-time.After(time.Second):
+			case <-stop:
+				on = false
+			}
+			now := processes()
+			for pid, p := range now {
+				ours += p.took - last[pid].took // what began since has used all of it since
+			}
+			last = now
+		}
+	}()
+	return func() float64 {
+		close(stop)
+		<-done
+		return max(0, (machine()-before-ours).Seconds()/time.Since(began).Seconds())
+	}
 }
 
 // since gives what was used after an earlier look.

@@ -7,7 +7,6 @@ import (
 	"runtime"
 
 	"strings"
-	"time"
 )
 
 // table is what a cell prints.
@@ -17,12 +16,11 @@ type table struct {
 	rows  [][]string
 	void  []string
 
-	began         time.Time
-	machine, ours time.Duration // CPU that was used until then
+	others func() float64 // cores that others used since it was begun
 }
 
 func (b *bench) table(title string, columns ...string) *table {
-	return &table{b: b, title: title, rows: [][]string{columns}, began: time.Now(), machine: machine(), ours: cpu().sum()}
+	return &table{b: b, title: title, rows: [][]string{columns}, others: watch()}
 }
 
 // row adds a line. Where something was wrong in its runs its verdict, the last column, is that it is void.
@@ -53,8 +51,7 @@ func (t *table) print() {
 			fmt.Fprintf(&b, "|%s\n", strings.Repeat("---|", len(row)))
 		}
 	}
-	others := (machine() - t.machine - (cpu().sum() - t.ours)).Seconds() / time.Since(t.began).Seconds()
-	fmt.Fprintf(&b, "\nWhile this ran, others used %.1f of the machine's %d cores.\n", max(0, others), runtime.NumCPU())
+	fmt.Fprintf(&b, "\nWhile this ran, others used %.1f of the machine's %d cores.\n", t.others(), runtime.NumCPU())
 	for _, v := range t.void {
 		fmt.Fprintf(&b, "\n%s\n", v)
 	}

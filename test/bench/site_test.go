@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -279,21 +280,22 @@ func (b *bench) sessions(addr, admin string, list []person) {
 func (b *bench) each(addr string, n, doors int, do func(d *door, i int) error) {
 	b.t.Helper()
 	next := make(chan int)
+	var failed atomic.Bool // what was void before has failed the test already, and the next cells are to be measured
 	var wg sync.WaitGroup
 	for range min(doors, n) {
 		wg.Go(func() {
 			d, err := openDoor(addr)
-			if err != nil {
-				b.t.Error(err)
-			} else {
+			if err == nil {
 				defer d.close()
 			}
 			for i := range next {
 				if err == nil {
-					if err = do(d, i); err != nil {
-						b.t.Error(err)
-					}
+					err = do(d, i)
 				}
+			}
+			if err != nil {
+				failed.Store(true)
+				b.t.Error(err)
 			}
 		})
 	}
@@ -302,7 +304,7 @@ func (b *bench) each(addr string, n, doors int, do func(d *door, i int) error) {
 	}
 	close(next)
 	wg.Wait()
-	if b.t.Failed() {
+	if failed.Load() {
 		b.t.FailNow()
 	}
 }

@@ -155,7 +155,9 @@ func (w *world) breakLogs(t *testing.T) {
 	w.breakLog(t, "a message has no body", &before, func() []string {
 		e := w.event(25, 16, 1009)
 		e.Message = nil
-		return []string{breach("log-form", w.number(e))}
+		at := w.number(e)
+		at.Conversation, at.Seq = "", 0 // it cannot be read so far
+		return []string{breach("log-form", at)}
 	})
 	w.breakLog(t, "a note of progress has a number", &before, func() []string {
 		e := &chat.Event{Kind: chat.KindProgress, Seq: 3, InboundOffset: 1010}

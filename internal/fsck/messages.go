@@ -90,7 +90,7 @@ func (m *reader) record(r *kgo.Record) {
 		m.f.breach(checkLogOrder, at, "its ordinal is %d after %d", e.Ordinal, before.ordinal)
 	}
 	m.last[e.Conversation] = number{e.Seq, e.Ordinal}
-	if bodied(&e) { // what a later version has written has a number, and no row
+	if known(&e) { // what a later version has written has a number, and no row
 		m.batch = append(m.batch, timeline.Entry{Offset: r.Offset, Event: e})
 	}
 }
@@ -116,38 +116,6 @@ func (m *reader) form(r *kgo.Record, e *chat.Event, at Place) {
 	if home := chat.Partition(e.Conversation.String(), int32(m.options.Partitions)); home != r.Partition {
 		m.f.breach(checkLogForm, at, "the conversation belongs in partition %d", home)
 	}
-	if known(e) && !bodied(e) {
-		m.f.breach(checkLogForm, at, "a %s has no body", e.Kind)
-	}
-}
-
-// bodied tells whether an event has what its kind names: the rest of this package relies on it.
-func bodied(e *chat.Event) bool {
-	switch e.Kind {
-	case chat.KindMessage:
-		return e.Message != nil
-	case chat.KindCreate:
-		return e.Create != nil
-	case chat.KindJoin:
-		return e.Join != nil
-	case chat.KindLeave:
-		return e.Leave != nil
-	case chat.KindRole:
-		return e.Role != nil
-	case chat.KindMute:
-		return e.Mute != nil
-	case chat.KindNickname:
-		return e.Nickname != nil
-	case chat.KindUpdate:
-		return e.Update != nil
-	case chat.KindEdit:
-		return e.Edit != nil
-	case chat.KindRecall:
-		return e.Recall != nil
-	case chat.KindDissolve:
-		return e.Dissolve != nil
-	}
-	return false
 }
 
 // flush compares what was read with the store.

@@ -77,6 +77,8 @@ type listener struct {
 	group int
 	deaf  atomic.Bool
 
+	asking sync.Mutex // held while an answer to a pull is awaited
+
 	mu       sync.Mutex // guards what follows
 	base     int64
 	last     int64
@@ -368,6 +370,7 @@ func (c *crowd) pull(ask *crowdPull) crowdSaw {
 		wg.Go(func() {
 			for i := w; i < ask.Pulls; i += writers {
 				l := c.all[i%len(c.all)]
+				l.asking.Lock()
 				done := make(chan error, 1)
 				l.mu.Lock()
 				l.answered, l.expected = done, ask.Want[i%len(ask.Want)]
@@ -382,6 +385,7 @@ func (c *crowd) pull(ask *crowdPull) crowdSaw {
 					}
 				}
 				took := time.Since(sent)
+				l.asking.Unlock()
 				mu.Lock()
 				if err != nil {
 					saw.Void = voided(saw.Void, "error: %v", err)

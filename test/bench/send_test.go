@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tideline/internal/wire"
@@ -328,7 +330,7 @@ func (b *bench) newLog(s *site) *bareLog {
 		b.t.Fatal(err)
 	}
 	b.t.Cleanup(cl.Close)
-	if _, err := kadm.NewClient(cl).CreateTopic(b.t.Context(), 8, 1, nil, "bench.floor"); err != nil {
+	if _, err := kadm.NewClient(cl).CreateTopic(b.t.Context(), 8, 1, nil, "bench.floor"); err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
 		b.t.Fatal(err)
 	}
 	group, err := chat.ParseConversationID("g-1")

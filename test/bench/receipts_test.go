@@ -71,8 +71,8 @@ func (b *bench) receiptsOn(s *site, tab *table) {
 		ctx, stop := context.WithTimeout(b.t.Context(), b.size.cell)
 		var running sync.WaitGroup
 		done := b.profile(s, "receipts", b.size.cell)
-		running.Go(func() { b.markAll(ctx, s, c, members, book, joined+messages) })
 		begun := book.done
+		running.Go(func() { b.markAll(ctx, s, c, members, book, joined+messages) })
 		times, use, void := b.countAll(ctx, s, ask, seqs)
 		stop()
 		running.Wait()

@@ -20,7 +20,7 @@ build: go ## build every command into bin/
 test: go ## install the real servers, and run every check and every test against them
 	scripts/install-servers
 	$(MAKE) --no-print-directory lint
-	TIDELINE_REQUIRE_SERVERS=1 go test -race -timeout 30m $$(go list ./... | grep -v /test/fault$$)
+	TIDELINE_REQUIRE_SERVERS=1 go test -race -timeout 30m $$(go list ./... | grep -vE '/test/(fault|bench)$$')
 	TIDELINE_REQUIRE_SERVERS=1 go test -race -timeout 30m ./test/fault
 
 fault: go ## break everything on purpose, on a large evening (an hour); FAULT_SEED=n, and RUN=name for one of them

@@ -2,7 +2,8 @@
 // cell is measured several times, in turn with its floors, and prints the median and the range; a cell whose answers had a
 // gap, a twin, an inversion or an error is void and says so.
 //
-// make test runs each cell so small that it only shows that the cell works; BENCH=full, or make bench, measures.
+// BENCH=full, or make bench, measures; without it each cell is so small that it only shows that the cell works. Neither is
+// part of make test: what is measured while other tests run says nothing.
 package bench
 
 import (

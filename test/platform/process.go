@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -74,6 +75,9 @@ type Process struct {
 	env  []string
 	cmd  *exec.Cmd
 	log  *Output
+	// ended is closed once the process has, and fault is how.
+	ended chan struct{}
+	fault error
 }
 
 // Output is what a process has printed; safe for concurrent use.
@@ -123,7 +127,20 @@ func (p *Process) Start(more ...string) {
 	p.cmd.Env = slices.Concat([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}, p.env, more)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // nothing outlives the test
-	if err := p.cmd.Start(); err != nil {
+	cmd, ended, started := p.cmd, make(chan struct{}), make(chan error, 1)
+	p.ended = ended
+	go func() {
+		// The signal comes when the thread ends that started the process, so this one stays for as long as that. Any other
+		// may end with a goroutine that was locked to it.
+		runtime.LockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			p.fault = cmd.Wait()
+		}
+		close(ended)
+	}()
+	if err := <-started; err != nil {
 		p.t.Fatal(err)
 	}
 }
@@ -132,7 +149,7 @@ func (p *Process) Start(more ...string) {
 func (p *Process) Kill() {
 	if p.cmd != nil && p.cmd.Process != nil {
 		_ = p.cmd.Process.Kill()
-		_ = p.cmd.Wait()
+		<-p.ended
 	}
 	p.cmd = nil
 }
@@ -148,10 +165,8 @@ func (p *Process) Signal(s syscall.Signal) {
 // AwaitEnd waits until the process has ended by itself, or was ended by a place of its own; see internal/failpoint.
 func (p *Process) AwaitEnd(within time.Duration) {
 	p.t.Helper()
-	done := make(chan struct{})
-	go func() { defer close(done); _ = p.cmd.Wait() }()
 	select {
-	case <-done:
+	case <-p.ended:
 		p.cmd = nil
 	case <-time.After(within):
 		p.t.Fatalf("%s has not ended within %s", p.Name, within)
@@ -186,16 +201,15 @@ func (p *Process) PID() int { return p.cmd.Process.Pid }
 func (p *Process) Terminate() {
 	p.t.Helper()
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
-	done := make(chan error, 1)
-	go func() { done <- p.cmd.Wait() }()
 	select {
-	case err := <-done:
-		if err != nil {
-			p.t.Errorf("%s ended with %v", p.path, err)
+	case <-p.ended:
+		if p.fault != nil {
+			p.t.Errorf("%s ended with %v", p.path, p.fault)
 		}
 	case <-time.After(30 * time.Second):
 		p.t.Errorf("%s did not end within 30 s of SIGTERM", p.path)
 		_ = p.cmd.Process.Kill()
+		<-p.ended
 	}
 	p.cmd = nil
 }

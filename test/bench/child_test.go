@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"syscall"
 	"testing"
 )
@@ -36,7 +37,15 @@ func startChild(t testing.TB, role string, env ...string) *child {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
+	started, gone := make(chan error, 1), make(chan struct{})
+	go func() {
+		// The signal comes when the thread ends that started the process, so this one stays for as long as that.
+		runtime.LockOSThread()
+		started <- cmd.Start()
+		<-gone
+	}()
+	if err := <-started; err != nil {
+		close(gone)
 		t.Fatal(err)
 	}
 	c := &child{t: t, in: json.NewEncoder(in), out: json.NewDecoder(out), pid: cmd.Process.Pid}
@@ -47,6 +56,7 @@ func startChild(t testing.TB, role string, env ...string) *child {
 			ended = true
 			_ = in.Close()
 			_ = cmd.Wait()
+			close(gone)
 		}
 	}
 	c.kill = func() {

@@ -248,6 +248,7 @@ func TestFault_ClientsBehaveBadly(t *testing.T) {
 	if limited == 0 {
 		t.Error("a flood was not limited")
 	}
+	// The door is still open for whoever knocks.
 	res, err := http.Get(m.p.WS + "/v1/openapi.json")
 	if err != nil {
 		t.Fatal(err)

@@ -102,13 +102,19 @@ type Server struct {
 	engine   *gin.Engine
 	handler  http.Handler
 	listener net.Listener
+	draining func() bool
 }
+
+// DrainingWhen says how to know that the stop has begun: from then on connections end with the answer under way, so that
+// none is closed under a request that is just being sent. Call it before Run.
+func (s *Server) DrainingWhen(draining func() bool) { s.draining = draining }
 
 // New makes the door. The socket, where given, is served at GET /v1/ws.
 func New(cfg Config, service *handlers.Service, acc *accounts.Accounts, admin config.Secret, socket http.Handler, tracer trace.Tracer, log *slog.Logger, registry prometheus.Registerer) *Server {
 	f := promauto.With(registry)
 	s := &Server{
 		cfg: cfg, service: service, accounts: acc, admin: admin, tracer: tracer, log: log, seats: make(chan struct{}, cfg.MaxRequests),
+		draining: func() bool { return false },
 		limits:   newRates(cfg, f),
 		requests: f.NewCounterVec(prometheus.CounterOpts{Name: "tideline_http_requests_total", Help: "Requests by status. A rise of 5xx: read the log by request id."}, []string{"status"}),
 		took:     f.NewHistogram(prometheus.HistogramOpts{Name: "tideline_http_seconds", Help: "Time of a request. When it rises: look at ingest's batches and at the store.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 15)}),
@@ -207,6 +213,9 @@ func (s *Server) around(c *gin.Context) {
 	h.Set("X-Request-Id", id)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
+	if s.draining() {
+		h.Set("Connection", "close")
+	}
 	select {
 	case s.seats <- struct{}{}:
 		defer func() { <-s.seats }()

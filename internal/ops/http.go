@@ -25,7 +25,8 @@ import (
 type Config struct {
 	Addr     string        `conf:"addr" help:"private listener: health, metrics, profiles; never open it to the world"`
 	LogLevel string        `conf:"log-level" help:"debug, info, warn or error"`
-	Drain    time.Duration `conf:"drain" help:"how long an orderly stop may take"`
+	Drain    time.Duration `conf:"drain" help:"how long an orderly stop may take, with the linger"`
+	Linger   time.Duration `conf:"linger" help:"how long the doors stay open after /readyz has said no, until balancers have seen it; 0 without a balancer"`
 }
 
 // DefaultConfig listens on this machine only.
@@ -42,6 +43,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Drain < time.Second {
 		faults = append(faults, fmt.Errorf("ops.drain is %s, at least 1s is needed", c.Drain))
+	}
+	if c.Linger < 0 || c.Linger > c.Drain/2 {
+		faults = append(faults, fmt.Errorf("ops.linger is %s; 0 to half of ops.drain (%s) is possible", c.Linger, c.Drain))
 	}
 	return errors.Join(faults...)
 }
@@ -91,6 +95,9 @@ func (s *Server) Check(name string, check func(context.Context) error) {
 
 // SetDraining makes /readyz false for good.
 func (s *Server) SetDraining() { s.draining.Store(true) }
+
+// Draining tells whether the stop has begun.
+func (s *Server) Draining() bool { return s.draining.Load() }
 
 // Run serves until the context ends.
 func (s *Server) Run(ctx context.Context) error {

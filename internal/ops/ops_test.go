@@ -63,6 +63,27 @@ func TestGroup_StopsInTheOrderOfTheDataEachAfterTheFormerHasEnded(t *testing.T) 
 	})
 }
 
+// Whoever asks for readiness hears of the stop while the doors are still open.
+func TestGroup_LingersBeforeTheDoorsClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := &journal{}
+		ctx, cancel := context.WithCancel(t.Context())
+		g := group(j, time.Minute, j.worker("door", 0))
+		g.Linger = 3 * time.Second
+		done := make(chan error, 1)
+		go func() { done <- g.Run(ctx) }()
+		cancel()
+		time.Sleep(3*time.Second - 1)
+		synctest.Wait()
+		if j.String() != "draining" {
+			t.Fatalf("before the linger is over: %s", j)
+		}
+		if err := <-done; err != nil || j.String() != "draining, door" {
+			t.Fatalf("%s; %v", j, err)
+		}
+	})
+}
+
 func TestGroup_StopsAllWhenOneEndsByItself(t *testing.T) {
 	fault := errors.New("the disk is full")
 	for name, c := range map[string]struct {
@@ -169,8 +190,8 @@ func TestServer_IsReadyUntilTheDrainBeginsAndNamesWhatIsNot(t *testing.T) {
 }
 
 func TestConfig_ListsEveryFault(t *testing.T) {
-	err := (&Config{LogLevel: "loud", Drain: time.Millisecond}).Validate()
-	if err == nil || !strings.Contains(err.Error(), "log-level") || !strings.Contains(err.Error(), "drain") {
+	err := (&Config{LogLevel: "loud", Drain: time.Millisecond, Linger: time.Second}).Validate()
+	if err == nil || !strings.Contains(err.Error(), "log-level") || !strings.Contains(err.Error(), "drain is") || !strings.Contains(err.Error(), "linger is") {
 		t.Fatalf("got %v", err)
 	}
 }

@@ -39,6 +39,8 @@ type Group struct {
 	Drain time.Duration
 	// Draining is called first when the stop begins: readiness goes false before any door closes.
 	Draining func()
+	// Linger is how long everything goes on after that, until whoever asks for readiness has heard.
+	Linger time.Duration
 }
 
 // Run runs the services until the context ends or one of them does, and then stops them all. It returns the first error.
@@ -74,6 +76,15 @@ func (g *Group) Run(ctx context.Context) error {
 	}
 	deadline := time.NewTimer(g.Drain)
 	defer deadline.Stop()
+	if g.Linger > 0 && first == nil {
+		linger := time.NewTimer(g.Linger)
+		defer linger.Stop()
+		select {
+		case <-linger.C:
+		case first = <-failed:
+			g.Log.Error("a service ended by itself during the stop", "err", first)
+		}
+	}
 	for _, r := range list {
 		r.cancel()
 		select {

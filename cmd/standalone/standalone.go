@@ -128,7 +128,7 @@ func run(ctx context.Context, own *settings, s *wiring.Settings, log *slog.Logge
 	if err != nil {
 		return err
 	}
-	s.Kafka.Brokers, s.Redis.Addrs = []string{broker.Addr()}, []string{cache.Addr()}
+	s.Kafka.Brokers, s.Redis.Addrs, s.Redis.Walks = []string{broker.Addr()}, []string{cache.Addr()}, true
 	s.Store = sqlstore.DefaultConfig()
 	s.Store.Driver, s.Store.Path = "sqlite", filepath.Join(own.DataDir, "tideline.db")
 	if err := prepare(starting, s, log); err != nil {

@@ -15,10 +15,12 @@ import (
 
 // Entry is one number, encoded for whoever may see it.
 type Entry struct {
-	Seq    int64
-	JSON   []byte
-	Shown  bool // counts towards the limit of a page
-	Sender chat.UserID
+	Seq   int64
+	JSON  []byte
+	Shown bool // counts towards the limit of a page
+	// Message tells that people are asked whether they have read it.
+	Message bool
+	Sender  chat.UserID
 	// Recipients, where not empty, are the only readers besides the sender.
 	Recipients []chat.UserID
 	Hidden     bool // nobody sees it: a tombstone, or a number whose event was parked
@@ -172,7 +174,7 @@ func (c *Cache) fill(ctx context.Context, k key, l *load, first int64, have *Blo
 	for i := range rows {
 		r := &rows[i]
 		b.hide(r.Seq - 1)
-		e := Entry{Seq: r.Seq, Shown: r.Kind.IsShown() && !r.Tombstone, Sender: r.Sender, Recipients: r.Recipients, Hidden: r.Tombstone}
+		e := Entry{Seq: r.Seq, Shown: r.Kind.IsShown() && !r.Tombstone, Message: r.Kind == chat.KindMessage && !r.Tombstone, Sender: r.Sender, Recipients: r.Recipients, Hidden: r.Tombstone}
 		if !e.Hidden {
 			e.JSON = c.encode(r)
 		}

@@ -27,6 +27,21 @@ func (c *clock) at(partition int32) int64 {
 }
 
 func (s *Service) clock(ctx context.Context, u chat.UserID) (*clock, error) {
+	at, _, err := s.writers.Get(ctx, struct{}{})
+	if err != nil {
+		return nil, err
+	}
+	return &clock{messages: at.messages, marks: at.marks[chat.Partition(u.String(), int32(s.kafka.Partitions))]}, nil
+}
+
+// writersAt is where all writers stand. It is shared, and not changed.
+type writersAt struct {
+	messages []int64 // by partition
+	marks    map[int32]int64
+}
+
+// writersAt asks for a Loader: it is the same for everybody who asks at the same time.
+func (s *Service) writersAt(ctx context.Context, _ []struct{}) (map[struct{}]writersAt, error) {
 	partitions := make([]int32, s.kafka.Partitions)
 	for i := range partitions {
 		partitions[i] = int32(i)
@@ -35,16 +50,14 @@ func (s *Service) clock(ctx context.Context, u chat.UserID) (*clock, error) {
 	if err != nil {
 		return nil, err
 	}
-	mine := chat.Partition(u.String(), int32(s.kafka.Partitions))
-	marks, err := s.store.MarkPositions(ctx, []int32{mine})
-	if err != nil {
+	at := writersAt{messages: make([]int64, len(partitions))}
+	for _, p := range positions {
+		at.messages[p.Partition] = p.MessagesNext
+	}
+	if at.marks, err = s.store.MarkPositions(ctx, partitions); err != nil {
 		return nil, err
 	}
-	c := &clock{messages: make([]int64, len(partitions)), marks: marks[mine]}
-	for _, p := range positions {
-		c.messages[p.Partition] = p.MessagesNext
-	}
-	return c, nil
+	return map[struct{}]writersAt{{}: at}, nil
 }
 
 // syncCursor is where a client stands: it has everything up to since (nil: nothing), and, while it pages, is at a key

@@ -8,6 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tideline/internal/accounts"
+	"tideline/internal/blocks"
 	"tideline/internal/kafka"
 	"tideline/internal/wire"
 	"tideline/pkg/chat"
@@ -138,7 +139,7 @@ func (s *Service) Receipts(ctx context.Context, u chat.UserID, id chat.Conversat
 	if len(seqs) == 0 {
 		return out, nil
 	}
-	asked, err := s.store.Receipt(ctx, id, seqs)
+	asked, err := s.questions(ctx, id, seqs, last)
 	if err != nil {
 		return out, err
 	}
@@ -148,6 +149,42 @@ func (s *Service) Receipts(ctx context.Context, u chat.UserID, id chat.Conversat
 		out.Receipts = append(out.Receipts, Receipt(n))
 	}
 	return out, err
+}
+
+// screenBlocks is in how many blocks the messages of a screen or two can stand. Those are remembered anyhow, as their reader
+// has just pulled them; what is asked of messages far apart is not worth to be.
+const screenBlocks = 8
+
+// questions gives what a count needs to know of messages up to a number that the store has.
+func (s *Service) questions(ctx context.Context, id chat.ConversationID, seqs []int64, last int64) ([]timeline.ReceiptQuestion, error) {
+	slices.Sort(seqs)
+	seqs = slices.Compact(seqs)
+	wanted := map[int64]*blocks.Block{}
+	for _, n := range seqs {
+		wanted[timeline.BlockOf(n)] = nil
+	}
+	if len(wanted) > screenBlocks {
+		return s.store.Receipt(ctx, id, seqs)
+	}
+	trust := s.heads.Fresh()
+	for n := range wanted {
+		b, err := s.blocks.Get(ctx, id, n, last, trust)
+		if err != nil {
+			return nil, err
+		}
+		wanted[n] = b
+	}
+	out := make([]timeline.ReceiptQuestion, 0, len(seqs))
+	for _, n := range seqs {
+		b := wanted[timeline.BlockOf(n)]
+		if n > b.Last() {
+			continue
+		}
+		if e := &b.Entries[n-b.First]; e.Message {
+			out = append(out, timeline.ReceiptQuestion{Seq: n, Sender: e.Sender, Recipients: e.Recipients})
+		}
+	}
+	return out, nil
 }
 
 func mayAsk(q timeline.ReceiptQuestion, u chat.UserID) bool {

@@ -13,6 +13,7 @@ import (
 
 	"tideline/internal/accounts"
 	"tideline/internal/blocks"
+	"tideline/internal/crowd"
 	"tideline/internal/failpoint"
 	"tideline/internal/heads"
 	"tideline/internal/kafka"
@@ -94,6 +95,7 @@ type Service struct {
 	views    *views
 	profiles *profiles
 	raised   *raised
+	writers  *crowd.Loader[struct{}, writersAt]
 	now      func() time.Time
 }
 
@@ -123,6 +125,7 @@ func New(p Parts) *Service {
 	s.views = newViews(p.Store, p.Heads.Fresh)
 	s.profiles = newProfiles(p.Store)
 	s.raised = newRaised()
+	s.writers = crowd.New(1, 1, s.writersAt)
 	p.Heads.Subscribe(s.take)
 	p.Heads.OnGap(func() {
 		s.blocks.Clear()

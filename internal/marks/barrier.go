@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,6 +15,8 @@ import (
 type Logs interface {
 	// Ends gives, for each partition, the offset after the last committed record of im.messages and of im.receipts.
 	Ends(ctx context.Context) (messages, receipts map[int32]int64, err error)
+	// ReceiptEnds gives those of im.receipts alone.
+	ReceiptEnds(ctx context.Context) (map[int32]int64, error)
 	// Silent tells which partitions of im.messages have no record from one offset up to another, which does not belong
 	// to the range: transactions leave offsets behind that no reader is given.
 	Silent(ctx context.Context, from, to map[int32]int64) (map[int32]bool, error)
@@ -36,6 +39,8 @@ type barrier struct {
 	ends       nextCall[ends]
 	positions  nextCall[positions]
 	silent     nextCall[struct{}]
+	receipts   nextCall[map[int32]int64]
+	marks      nextCall[map[int32]int64]
 	look       time.Duration
 
 	mu    sync.Mutex // guards quiet
@@ -54,6 +59,32 @@ func newBarrier(store Store, logs Logs, partitions int) *barrier {
 		b.partitions = append(b.partitions, p)
 	}
 	return b
+}
+
+// waitMarks returns when the store has every read mark that stood in the log when it was called.
+func (b *barrier) waitMarks(ctx context.Context, patience time.Duration) error {
+	goal, err := b.receipts.do(ctx, b.logs.ReceiptEnds)
+	if err != nil {
+		return fmt.Errorf("asking where the log of read marks ends: %w", err)
+	}
+	deadline := time.Now().Add(patience)
+	for {
+		at, err := b.marks.do(ctx, func(ctx context.Context) (map[int32]int64, error) { return b.store.MarkPositions(ctx, b.partitions) })
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(b.partitions, func(p int32) bool { return at[p] < goal[p] }) {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return errBehind
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(b.look):
+		}
+	}
 }
 
 // wait returns when the store has everything about a subject that stood in the logs when it was called.

@@ -34,25 +34,37 @@ func (k *KafkaLogs) Close() { k.client.Close() }
 
 // Ends implements Logs.
 func (k *KafkaLogs) Ends(ctx context.Context) (messages, receipts map[int32]int64, err error) {
-	listed, err := k.admin.ListCommittedOffsets(ctx, kafka.TopicMessages, kafka.TopicReceipts)
+	all, err := k.ends(ctx, kafka.TopicMessages, kafka.TopicReceipts)
+	return all[kafka.TopicMessages], all[kafka.TopicReceipts], err
+}
+
+// ReceiptEnds implements Logs.
+func (k *KafkaLogs) ReceiptEnds(ctx context.Context) (map[int32]int64, error) {
+	all, err := k.ends(ctx, kafka.TopicReceipts)
+	return all[kafka.TopicReceipts], err
+}
+
+func (k *KafkaLogs) ends(ctx context.Context, topics ...string) (map[string]map[int32]int64, error) {
+	listed, err := k.admin.ListCommittedOffsets(ctx, topics...)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	messages, receipts = map[int32]int64{}, map[int32]int64{}
+	all := map[string]map[int32]int64{}
+	for _, topic := range topics {
+		all[topic] = map[int32]int64{}
+	}
 	listed.Each(func(o kadm.ListedOffset) {
 		if o.Err != nil && err == nil {
 			err = fmt.Errorf("%s/%d: %w", o.Topic, o.Partition, o.Err)
 		}
-		if o.Topic == kafka.TopicMessages {
-			messages[o.Partition] = o.Offset
-		} else {
-			receipts[o.Partition] = o.Offset
-		}
+		all[o.Topic][o.Partition] = o.Offset
 	})
-	if err == nil && (len(messages) != k.cfg.Partitions || len(receipts) != k.cfg.Partitions) {
-		err = fmt.Errorf("%d and %d partitions answered instead of %d", len(messages), len(receipts), k.cfg.Partitions)
+	for _, topic := range topics {
+		if n := len(all[topic]); err == nil && n != k.cfg.Partitions {
+			err = fmt.Errorf("%d partitions of %s answered instead of %d", n, topic, k.cfg.Partitions)
+		}
 	}
-	return messages, receipts, err
+	return all, err
 }
 
 // Silent implements Logs. The last offset before a committed end is a record, or the marker of a transaction: markers are

@@ -1,10 +1,12 @@
 package marks
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -41,6 +43,9 @@ type Marks struct {
 	metrics *Metrics
 	breaker *gobreaker.CircuitBreaker[struct{}]
 
+	counts *counts
+	walked bool // see Walked
+
 	queue chan subject
 	mu    sync.Mutex // guards asked
 	asked map[subject]bool
@@ -53,6 +58,7 @@ func New(client redis.UniversalClient, store Store, logs Logs, partitions int, l
 		// Who is not taken now is asked for again with the next question.
 		queue: make(chan subject, 4096), asked: map[subject]bool{},
 	}
+	m.counts = newCounts(m.count)
 	m.breaker = gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
 		Name: "redis", Timeout: time.Second, MaxRequests: 1,
 		ReadyToTrip: func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= 3 },
@@ -152,7 +158,11 @@ func (m *Marks) exist(ctx context.Context, keys []string) (map[string]bool, erro
 
 // epoch gives the present epoch, or 0 where there is none: nothing is ready then.
 func (m *Marks) epoch(ctx context.Context) (float64, error) {
-	text, err := m.client.Get(ctx, epochKey).Result()
+	return parseEpoch(m.client.Get(ctx, epochKey))
+}
+
+func parseEpoch(answer *redis.StringCmd) (float64, error) {
+	text, err := answer.Result()
 	if errors.Is(err, redis.Nil) {
 		return 0, nil
 	}
@@ -173,10 +183,19 @@ func (m *Marks) OfUser(ctx context.Context, u chat.UserID) (marks map[chat.Conve
 	var set []redis.Z
 	var epoch float64
 	err = m.guarded("reading fast marks", func() error {
-		if epoch, err = m.epoch(ctx); err != nil || epoch == 0 {
+		var present *redis.StringCmd
+		var members *redis.ZSliceCmd
+		_, err := m.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+			present, members = p.Get(ctx, epochKey), p.ZRangeWithScores(ctx, who.key(), 0, -1)
+			return nil
+		})
+		if err != nil && !errors.Is(err, redis.Nil) {
 			return err
 		}
-		set, err = m.client.ZRangeWithScores(ctx, who.key(), 0, -1).Result()
+		if epoch, err = parseEpoch(present); err != nil {
+			return err
+		}
+		set, err = members.Result()
 		return err
 	})
 	if err != nil {
@@ -207,13 +226,25 @@ func (m *Marks) OfUser(ctx context.Context, u chat.UserID) (marks map[chat.Conve
 	return marks, true, nil
 }
 
+// Walked says that this Redis walks a whole sorted set to count in it, as the embedded one does: the set is then fetched
+// once for all questions, instead of being walked twice for each. Call it before the marks are used.
+func (m *Marks) Walked() { m.walked = true }
+
 // ReadCounts tells how many present members have read each message, of those who had joined by then and without its
-// sender: exactly, from Redis or from the store.
+// sender: exactly, from Redis or from the store. It fails with CodeUnavailable where neither can tell exactly.
 func (m *Marks) ReadCounts(ctx context.Context, c chat.ConversationID, asked []timeline.ReceiptQuestion) ([]timeline.ReceiptCount, error) {
-	counts, complete, err := m.fastCounts(ctx, c, asked)
+	return m.counts.of(ctx, c, asked)
+}
+
+// storeWait is how long a count in the store waits for the writer of marks, who is behind by milliseconds unless he is
+// being replaced.
+const storeWait = time.Second
+
+func (m *Marks) count(ctx context.Context, c chat.ConversationID, asked []timeline.ReceiptQuestion) ([]timeline.ReceiptCount, error) {
+	got, complete, err := m.fastCounts(ctx, c, asked)
 	if err == nil && complete {
 		m.metrics.fromRedis.Inc()
-		return counts, nil
+		return got, nil
 	}
 	if err != nil {
 		m.log.Debug("fast marks could not be asked; the store counts", "conversation", c.String(), "err", err)
@@ -221,67 +252,140 @@ func (m *Marks) ReadCounts(ctx context.Context, c chat.ConversationID, asked []t
 		m.ask(subject{conversation: c})
 	}
 	m.metrics.fromStore.Inc()
+	// The store has a mark after it was answered. Without this wait a count could be below the one before it, which Redis gave.
+	if err := m.barrier.waitMarks(ctx, storeWait); err != nil {
+		return nil, chat.Refuse(chat.CodeUnavailable, "read marks cannot be counted exactly for now").After(storeWait).Because(err)
+	}
 	return m.store.ReadCounts(ctx, c, asked)
 }
 
-// fastCounts asks one set in one transaction, so that all answers speak of one moment.
+// fastCounts counts in the set of a conversation, if it is ready: all answers speak of one moment.
 //
 // A member's mark begins at its join, so that whoever joined after n stands among those whose mark is at least n: they are
 // taken off again by the number of joins after n.
 func (m *Marks) fastCounts(ctx context.Context, c chat.ConversationID, asked []timeline.ReceiptQuestion) (counts []timeline.ReceiptCount, complete bool, err error) {
-	key := conversationKey(c)
-	type answers struct {
-		read, late *redis.IntCmd
-		people     *redis.FloatSliceCmd // read and join of the sender, then of each recipient
+	var epoch, at float64
+	all := make([]standing, len(asked))
+	ask := m.standings
+	if m.walked {
+		ask = m.fetchStandings
 	}
-	all := make([]answers, len(asked))
-	var epoch float64
-	var at *redis.FloatCmd
-	var size *redis.IntCmd
 	err = m.guarded("counting readers", func() error {
 		if epoch, err = m.epoch(ctx); err != nil || epoch == 0 {
 			return err
 		}
-		_, err := m.client.TxPipelined(ctx, func(p redis.Pipeliner) error {
-			at, size = p.ZScore(ctx, key, ready), p.ZCard(ctx, key)
-			for i, q := range asked {
-				people := make([]string, 0, 2+2*len(q.Recipients))
-				for _, u := range append([]chat.UserID{q.Sender}, q.Recipients...) {
-					people = append(people, u.String(), joinMember(u))
-				}
-				all[i].people = p.ZMScore(ctx, key, people...)
-				if len(q.Recipients) == 0 {
-					all[i].read = p.ZCount(ctx, key, strconv.FormatInt(q.Seq, 10), aboveSeqs)
-					all[i].late = p.ZCount(ctx, key, "-inf", joinedAfter(q.Seq))
-				}
-			}
-			return nil
-		})
+		at, err = ask(ctx, conversationKey(c), asked, all)
 		return err
 	})
-	if err != nil || epoch == 0 || at.Val() != epoch {
+	if err != nil || epoch == 0 || at != epoch {
 		return nil, false, err
 	}
 	counts = make([]timeline.ReceiptCount, len(asked))
-	for i, q := range asked {
-		scores := all[i].people.Val()
-		// There by then, and has read; where there is no such member the scores are 0.
-		was := func(p int) bool { return scores[2*p+1] < 0 && int64(-scores[2*p+1]-1) <= q.Seq }
-		has := func(p int) bool { return was(p) && int64(scores[2*p]) >= q.Seq }
-		var people, read int64
-		if len(q.Recipients) == 0 {
-			people, read = (size.Val()-1)/2-all[i].late.Val(), all[i].read.Val()-all[i].late.Val()
-			people, read = people-one(was(0)), read-one(has(0))
-		} else {
-			for p, u := range q.Recipients {
-				if u != q.Sender {
-					people, read = people+one(was(p+1)), read+one(has(p+1))
-				}
-			}
-		}
-		counts[i] = timeline.ReceiptCount{Seq: q.Seq, ReadCount: read, UnreadCount: people - read}
+	for i := range asked {
+		counts[i] = all[i].count(&asked[i])
 	}
 	return counts, true, nil
+}
+
+// standing is what the set of a conversation says about one message.
+type standing struct {
+	members, read, late int64     // in all; with a mark of at least n; of those, who joined after n
+	people              []float64 // mark and join of the sender, then of each recipient; 0 where there is none
+}
+
+// count gives who has read a message of those whom it was for.
+func (v *standing) count(q *timeline.ReceiptQuestion) timeline.ReceiptCount {
+	was := func(p int) bool { return v.people[2*p+1] < 0 && int64(-v.people[2*p+1]-1) <= q.Seq }
+	has := func(p int) bool { return was(p) && int64(v.people[2*p]) >= q.Seq }
+	var people, read int64
+	if len(q.Recipients) == 0 {
+		people, read = v.members-v.late-one(was(0)), v.read-v.late-one(has(0))
+	} else {
+		for p, u := range q.Recipients {
+			if u != q.Sender {
+				people, read = people+one(was(p+1)), read+one(has(p+1))
+			}
+		}
+	}
+	return timeline.ReceiptCount{Seq: q.Seq, ReadCount: read, UnreadCount: people - read}
+}
+
+// peopleOf names those whose own marks a question needs.
+func peopleOf(q *timeline.ReceiptQuestion) []string {
+	people := make([]string, 0, 2+2*len(q.Recipients))
+	people = append(people, q.Sender.String(), joinMember(q.Sender))
+	for _, u := range q.Recipients {
+		people = append(people, u.String(), joinMember(u))
+	}
+	return people
+}
+
+// standings asks a set in one transaction, and gives the epoch in which it was complete.
+func (m *Marks) standings(ctx context.Context, key string, asked []timeline.ReceiptQuestion, out []standing) (epoch float64, err error) {
+	type answers struct {
+		read, late *redis.IntCmd
+		people     *redis.FloatSliceCmd
+	}
+	all := make([]answers, len(asked))
+	var at *redis.FloatCmd
+	var size *redis.IntCmd
+	_, err = m.client.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		at, size = p.ZScore(ctx, key, ready), p.ZCard(ctx, key)
+		for i := range asked {
+			q := &asked[i]
+			all[i].people = p.ZMScore(ctx, key, peopleOf(q)...)
+			if len(q.Recipients) == 0 {
+				all[i].read = p.ZCount(ctx, key, strconv.FormatInt(q.Seq, 10), aboveSeqs)
+				all[i].late = p.ZCount(ctx, key, "-inf", joinedAfter(q.Seq))
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	for i := range asked {
+		out[i] = standing{members: (size.Val() - 1) / 2, people: all[i].people.Val()}
+		if len(asked[i].Recipients) == 0 {
+			out[i].read, out[i].late = all[i].read.Val(), all[i].late.Val()
+		}
+	}
+	return at.Val(), nil
+}
+
+// fetchStandings does the same with the whole set.
+func (m *Marks) fetchStandings(ctx context.Context, key string, asked []timeline.ReceiptQuestion, out []standing) (epoch float64, err error) {
+	set, err := m.client.ZRangeWithScores(ctx, key, 0, -1).Result()
+	if err != nil {
+		return 0, err
+	}
+	named := map[string]float64{ready: 0}
+	for i := range asked {
+		for _, who := range peopleOf(&asked[i]) {
+			named[who] = 0
+		}
+	}
+	// By score: joins from the latest on, then marks, then the epoch.
+	joined, _ := slices.BinarySearchFunc(set, 0, func(z redis.Z, _ int) int { return cmp.Compare(z.Score, 0) })
+	marked, _ := slices.BinarySearchFunc(set, firstToken, func(z redis.Z, to float64) int { return cmp.Compare(z.Score, to) })
+	for _, z := range set {
+		who := z.Member.(string)
+		if _, wanted := named[who]; wanted {
+			named[who] = z.Score
+		}
+	}
+	joins, marks := set[:joined], set[joined:marked]
+	for i := range asked {
+		q := &asked[i]
+		out[i] = standing{members: int64(len(joins))}
+		for _, who := range peopleOf(q) {
+			out[i].people = append(out[i].people, named[who])
+		}
+		at, _ := slices.BinarySearchFunc(marks, float64(q.Seq), func(z redis.Z, seq float64) int { return cmp.Compare(z.Score, seq) })
+		late, _ := slices.BinarySearchFunc(joins, joinScore(q.Seq), func(z redis.Z, join float64) int { return cmp.Compare(z.Score, join) })
+		out[i].read, out[i].late = int64(len(marks)-at), int64(late)
+	}
+	return named[ready], nil
 }
 
 func one(b bool) int64 {

@@ -108,10 +108,12 @@ func TestReadCounts_OfAMessageToAFew(t *testing.T) {
 		w.must(w.fast.fill(w.ctx, s))
 		seq := w.head[groups[0]].Seq
 		w.must(w.fast.Raise(w.ctx, []chat.ReadMark{{User: 3, Conversation: groups[0], Seq: seq}, {User: 6, Conversation: groups[0], Seq: seq}}))
-		got, complete, err := w.fast.fastCounts(w.ctx, groups[0], []timeline.ReceiptQuestion{{Seq: seq, Sender: 1, Recipients: []chat.UserID{1, 2, 3, 6}}})
-		w.must(err)
-		if want := (timeline.ReceiptCount{Seq: seq, ReadCount: 1, UnreadCount: 1}); !complete || got[0] != want {
-			t.Fatalf("got %+v (ready: %v), want %+v: 6 is no member, 1 is the sender", got[0], complete, want)
+		for _, w.fast.walked = range []bool{false, true} {
+			got, complete, err := w.fast.fastCounts(w.ctx, groups[0], []timeline.ReceiptQuestion{{Seq: seq, Sender: 1, Recipients: []chat.UserID{1, 2, 3, 6}}})
+			w.must(err)
+			if want := (timeline.ReceiptCount{Seq: seq, ReadCount: 1, UnreadCount: 1}); !complete || got[0] != want {
+				t.Fatalf("got %+v (ready: %v), want %+v: 6 is no member, 1 is the sender", got[0], complete, want)
+			}
 		}
 	})
 }
@@ -216,6 +218,37 @@ func TestMarks_WithoutRedis(t *testing.T) {
 			t.Fatal("marks of a user without Redis")
 		}
 	}
+}
+
+// Redis has a mark when it is answered, the store a little later: when Redis is lost in between, a count waits for the store.
+func TestReadCounts_NeverFallWithTheLossOfRedis(t *testing.T) {
+	onBoth(t, func(t *testing.T, o *redis.Options) {
+		w := quiet(t, o)
+		w.fast.barrier.look = time.Millisecond
+		w.must(w.fast.fill(w.ctx, subject{conversation: groups[0]}))
+		seq := w.head[groups[0]].Seq
+		asked := []timeline.ReceiptQuestion{{Seq: seq, Sender: 2}}
+		count := func() int64 {
+			got, err := w.fast.ReadCounts(w.ctx, groups[0], asked)
+			w.must(err)
+			return got[0].ReadCount
+		}
+		before := count()
+		mark := chat.ReadMark{User: 3, Conversation: groups[0], Seq: seq, Ordinal: 20, At: 1}
+		w.receipts = append(w.receipts, mark)
+		w.must(w.fast.Raise(w.ctx, []chat.ReadMark{mark}))
+		if n := count(); n != before+1 {
+			t.Fatalf("%d have read, and %d had before one more did", n, before)
+		}
+		w.must(w.raw.FlushAll(w.ctx).Err())
+		if got, err := w.fast.ReadCounts(w.ctx, groups[0], asked); chat.CodeOf(err) != chat.CodeUnavailable {
+			t.Fatalf("got %+v, %v while the writer of marks stands still", got, err)
+		}
+		w.writeMarks()
+		if n := count(); n != before+1 {
+			t.Fatalf("%d have read after Redis was lost, %d before", n, before+1)
+		}
+	})
 }
 
 // Offsets that no reader is given do not hold a fill up.

@@ -1,6 +1,7 @@
 package marks
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -180,6 +181,7 @@ func (s *road) do(cmd redis.Cmder) {
 		for _, m := range slices.Sorted(maps.Keys(scores)) {
 			out = append(out, redis.Z{Member: m, Score: scores[m]})
 		}
+		slices.SortStableFunc(out, func(a, b redis.Z) int { return cmp.Compare(a.Score, b.Score) })
 		c.SetVal(out)
 	default:
 		c.SetErr(fmt.Errorf("ERR unknown command %v", args))

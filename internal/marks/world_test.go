@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -118,6 +119,11 @@ func (w *world) event(c chat.ConversationID, sender chat.UserID, kind chat.Kind)
 // Ends implements Logs.
 func (w *world) Ends(context.Context) (messages, receipts map[int32]int64, err error) {
 	return map[int32]int64{0: int64(len(w.messages))}, map[int32]int64{0: int64(len(w.receipts))}, nil
+}
+
+// ReceiptEnds implements Logs.
+func (w *world) ReceiptEnds(context.Context) (map[int32]int64, error) {
+	return map[int32]int64{0: int64(len(w.receipts))}, nil
 }
 
 // Silent implements Logs: there is always a record where the writer is behind.
@@ -292,6 +298,13 @@ func (w *world) check() {
 			continue
 		}
 		w.checked++
+		w.fast.walked = true
+		fetched, complete, err := w.fast.fastCounts(w.ctx, c, asked)
+		w.fast.walked = false
+		w.must(err)
+		if !complete || !slices.Equal(fetched, got) {
+			w.t.Fatalf("%s: asked by number %+v, fetched whole %+v (ready: %v)", c, got, fetched, complete)
+		}
 		for i, q := range asked {
 			p1, low1 := count(before, c, q, w.acked)
 			p2, low2 := count(after, c, q, w.acked)
@@ -376,6 +389,11 @@ func (m meddler) Positions(ctx context.Context, partitions []int32) ([]timeline.
 func (m meddler) Ends(ctx context.Context) (messages, receipts map[int32]int64, err error) {
 	m.meddle()
 	return m.w.Ends(ctx)
+}
+
+func (m meddler) ReceiptEnds(ctx context.Context) (map[int32]int64, error) {
+	m.meddle()
+	return m.w.ReceiptEnds(ctx)
 }
 
 func (m meddler) Silent(ctx context.Context, from, to map[int32]int64) (map[int32]bool, error) {

@@ -46,6 +46,8 @@ type guard struct {
 // does not answer, the next ones are refused at once, until one that is tried every second succeeds; and there is a
 // bounded number of them at any time. A refusal is a *chat.Error, unavailable or overloaded, that says when to come back.
 //
+// What everybody who comes back asks for is asked for many at a time while the store is busy.
+//
 // Writers that have nothing else to do than to wait for the store use it unguarded. The guards of one process are one:
 // call it once.
 func (s *Store) Guarded(log *slog.Logger, registry prometheus.Registerer) *Store {
@@ -75,6 +77,7 @@ func (s *Store) Guarded(log *slog.Logger, registry prometheus.Registerer) *Store
 	})
 	guarded := *s
 	guarded.guard = g
+	guarded.crowds = newCrowds(guarded)
 	return &guarded
 }
 

@@ -38,8 +38,8 @@ func newHanging(t *testing.T, timeout time.Duration) (*Store, *servers.Proxy, *p
 	return s.Guarded(slog.New(slog.NewTextHandler(io.Discard, nil)), registry), proxy, registry
 }
 
-// crowd asks n at once, and gives the longest that one waited and the errors by code.
-func crowd(s *Store, n int) (longest time.Duration, codes map[chat.Code]int, goroutines int) {
+// together asks n at once, and gives the longest that one waited and the errors by code.
+func together(s *Store, n int) (longest time.Duration, codes map[chat.Code]int, goroutines int) {
 	codes = map[chat.Code]int{}
 	var mu sync.Mutex // guards what is returned
 	var wg sync.WaitGroup
@@ -61,12 +61,12 @@ func crowd(s *Store, n int) (longest time.Duration, codes map[chat.Code]int, gor
 func TestGuard_AStoreThatHangsCostsABoundedTimeAndThenNone(t *testing.T) {
 	const timeout = time.Second
 	s, proxy, registry := newHanging(t, timeout)
-	if _, codes, _ := crowd(s, 200); codes[""] != 200 {
+	if _, codes, _ := together(s, 200); codes[""] != 200 {
 		t.Fatalf("while the store answers: %v", codes)
 	}
 	before := runtime.NumGoroutine()
 	proxy.Hang()
-	longest, codes, most := crowd(s, 200)
+	longest, codes, most := together(s, 200)
 	if bound := seatWait + timeout + 500*time.Millisecond; longest > bound {
 		t.Errorf("of 200 at once one waited %s, at most %s are right", longest, bound)
 	}
@@ -75,7 +75,7 @@ func TestGuard_AStoreThatHangsCostsABoundedTimeAndThenNone(t *testing.T) {
 	}
 	// Left alone now: nobody waits but the one that tries, and nothing piles up however many come.
 	for range 10 {
-		if longest, codes, n := crowd(s, 200); longest > probeTimeout+500*time.Millisecond || codes[chat.CodeUnavailable] != 200 {
+		if longest, codes, n := together(s, 200); longest > probeTimeout+500*time.Millisecond || codes[chat.CodeUnavailable] != 200 {
 			t.Errorf("after that one waited %s; the answers: %v", longest, codes)
 		} else {
 			most = max(most, n)
@@ -104,7 +104,7 @@ func TestGuard_AStoreThatHangsCostsABoundedTimeAndThenNone(t *testing.T) {
 	if took := time.Since(recovered); took > openFor+connectTimeout+2*time.Second {
 		t.Errorf("it recovered after %s", took)
 	}
-	if _, codes, _ := crowd(s, 200); codes[""] != 200 {
+	if _, codes, _ := together(s, 200); codes[""] != 200 {
 		t.Errorf("after it recovered: %v", codes)
 	}
 	if circuit(t, registry) != 0 {

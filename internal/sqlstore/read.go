@@ -206,13 +206,26 @@ func (s *Store) MembersPage(ctx context.Context, c chat.ConversationID, after ch
 
 // Memberships implements timeline.Reader: the index members_user, and the primary keys behind it.
 func (s *Store) Memberships(ctx context.Context, u chat.UserID, past bool) ([]timeline.Membership, error) {
+	if s.crowds != nil {
+		list, _, err := s.crowds.memberships[past].Get(ctx, u)
+		return list, err
+	}
+	got, err := s.membershipsOf(ctx, []chat.UserID{u}, past)
+	return got[u], err
+}
+
+func (s *Store) membershipsOf(ctx context.Context, users []chat.UserID, past bool) (map[chat.UserID][]timeline.Membership, error) {
 	text := "SELECT " + prefixed("m.", memberColumns) + ", " + prefixed("c.", conversationColumns) +
-		" FROM members m JOIN conversations c ON c.conversation_id = m.conversation_id WHERE m.user_id = ?"
+		" FROM members m JOIN conversations c ON c.conversation_id = m.conversation_id WHERE m.user_id IN (" + placeholders(len(users)) + ")"
 	if !past {
 		text += " AND m.left_seq = 0"
 	}
-	var out []timeline.Membership
-	err := s.query(ctx, "reading the memberships of a user", text, []any{int64(u)}, func(r *sql.Rows) error {
+	args := make([]any, len(users))
+	for i, u := range users {
+		args[i] = int64(u)
+	}
+	out := make(map[chat.UserID][]timeline.Membership, len(users))
+	err := s.query(ctx, "reading memberships", text, args, func(r *sql.Rows) error {
 		var ms timeline.Membership
 		m, c := &ms.Member, &ms.Conversation
 		var mid, cid []byte
@@ -225,7 +238,7 @@ func (s *Store) Memberships(ctx context.Context, u chat.UserID, past bool) ([]ti
 		m.Role = roleWords[role]
 		id, err := chat.ConversationIDFromBytes(cid)
 		m.Conversation, c.ID = id, id
-		out = append(out, ms)
+		out[m.User] = append(out[m.User], ms)
 		return err
 	})
 	return out, err

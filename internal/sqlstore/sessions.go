@@ -36,19 +36,30 @@ func (s *Store) CreateSession(ctx context.Context, v Session) error {
 
 // SessionByID gives a session, or false.
 func (s *Store) SessionByID(ctx context.Context, id int64) (Session, bool, error) {
-	return s.session(ctx, "session_id = ?", id)
+	if s.crowds != nil {
+		return s.crowds.sessions.Get(ctx, id)
+	}
+	got, err := s.sessions(ctx, []int64{id})
+	v, ok := got[id]
+	return v, ok, err
 }
 
-func (s *Store) session(ctx context.Context, where string, arg any) (v Session, ok bool, err error) {
-	err = s.query(ctx, "reading a session", "SELECT "+sessionColumns+" FROM sessions WHERE "+where, []any{arg}, func(r *sql.Rows) error {
+func (s *Store) sessions(ctx context.Context, ids []int64) (map[int64]Session, error) {
+	out := make(map[int64]Session, len(ids))
+	args := make([]any, len(ids))
+	for i, id := range ids {
+		args[i] = id
+	}
+	err := s.query(ctx, "reading sessions", "SELECT "+sessionColumns+" FROM sessions WHERE session_id IN ("+placeholders(len(ids))+")", args, func(r *sql.Rows) error {
+		var v Session
 		var hash, previous []byte
-		ok = true
 		err := r.Scan(&v.ID, &v.User, &v.DeviceID, &v.Platform, &hash, &previous, &v.CreatedAt, &v.RefreshedAt, &v.ExpiresAt, &v.RevokedAt)
 		copy(v.RefreshHash[:], hash)
 		copy(v.PreviousHash[:], previous)
+		out[v.ID] = v
 		return err
 	})
-	return v, ok, err
+	return out, err
 }
 
 // RotateRefresh replaces a session's refresh token by compare-and-set; ErrChanged where the old one is not the present

@@ -23,6 +23,7 @@ type Store struct {
 	timeout time.Duration
 	now     func() time.Time
 	guard   *guard        // nil for those who wait themselves; see Guarded
+	crowds  *crowds       // the same
 	dsn     *mysql.Config // of MySQL
 }
 

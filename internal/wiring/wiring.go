@@ -43,6 +43,7 @@ type RedisConfig struct {
 	User     string        `conf:"user" help:"user of Redis' ACLs; empty for the default one"`
 	Password config.Secret `conf:"password" help:"password, or empty"`
 	TLS      bool          `conf:"tls" help:"speak TLS to Redis"`
+	Walks    bool          `conf:"walks-sets" help:"this Redis walks a whole sorted set to count in it, as the embedded one does: fetch sets instead"`
 }
 
 // Validate lists every fault.
@@ -188,6 +189,9 @@ func NewParts(ctx context.Context, s *Settings, process string, log *slog.Logger
 	}
 	p.close = append(p.close, logs.Close)
 	p.Marks = marks.New(p.Redis, p.Guarded, logs, s.Kafka.Partitions, log, marks.NewMetrics(p.Registry))
+	if s.Redis.Walks {
+		p.Marks.Walked()
+	}
 	p.Ops.Check("store", p.Store.Ping)
 	return p, nil
 }
@@ -272,6 +276,7 @@ func (p *Parts) Socket(r *Requests) (http.Handler, ops.Named) {
 // Door builds the HTTP door and opens its listener; the socket may be nil.
 func (p *Parts) Door(r *Requests, socket http.Handler) (ops.Named, net.Addr, error) {
 	s := api.New(p.Settings.HTTP, r.Service, r.Accounts, p.Settings.Auth.AdminToken, socket, p.Tracer, p.Log, p.Registry)
+	s.DrainingWhen(p.Ops.Draining)
 	addr, err := s.Listen()
 	return ops.Named{Name: "http", Service: s}, addr, err
 }
@@ -280,7 +285,7 @@ func (p *Parts) Door(r *Requests, socket http.Handler) (ops.Named, net.Addr, err
 func (p *Parts) Run(ctx context.Context, services ...ops.Named) error {
 	ctx, stop := ops.Signals(ctx, p.Log)
 	defer stop()
-	g := ops.Group{Log: p.Log, Services: append(services, p.Base()...), Drain: p.Settings.Ops.Drain, Draining: p.Ops.SetDraining}
+	g := ops.Group{Log: p.Log, Services: append(services, p.Base()...), Drain: p.Settings.Ops.Drain, Draining: p.Ops.SetDraining, Linger: p.Settings.Ops.Linger}
 	p.Log.Info("up", "ops", p.Ops.Addr())
 	if err := g.Run(ctx); err != nil {
 		return fmt.Errorf("running: %w", err)

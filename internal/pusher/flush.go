@@ -86,16 +86,19 @@ func (f *flusher) run(stop <-chan struct{}) {
 		case <-timer.C:
 		}
 		for {
-			batch = f.turn(f.takeReady(batch[:0]))
+			batch = f.takeReady(batch[:0])
+			wereReady := len(batch)
+			batch = f.turn(batch)
 			if len(batch) == 0 {
 				break
 			}
 			for i, c := range batch {
 				c.flush()
-				if i%64 != 63 {
+				if i < wereReady || i%64 != 63 {
 					continue
 				}
-				// Those who were quiet do not wait for a crowd whose window ends.
+				// Those who were quiet do not wait for a crowd whose window ends. Nobody passes others who were quiet: without
+				// a window all of them are, and the first would be told again and again before the last is told once.
 				quiet = f.takeReady(quiet[:0])
 				for _, c := range quiet {
 					c.flush()

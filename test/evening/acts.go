@@ -21,7 +21,8 @@ import (
 const attemptTime = 20 * time.Second
 
 // answered gives how an operation ended. Whatever is not an answer in the contract's form says nothing of the outcome.
-func answered(err error) history.End {
+func (e *Evening) answered(err error) history.End {
+	e.minds(err)
 	var refused *client.Error
 	switch {
 	case err == nil:
@@ -128,7 +129,7 @@ func (e *Evening) sendOnce(ctx context.Context, at *room, who *person, key strin
 	} else {
 		sent, err = who.c.Send(ctx, at.id.String(), request)
 	}
-	end := answered(err)
+	end := e.answered(err)
 	if err == nil && sent.Status != "" {
 		end.Outcome = history.OutcomeAccepted
 	} else if err == nil {
@@ -214,7 +215,7 @@ func (e *Evening) command(at chat.ConversationID, who *person, begin history.Beg
 			Seq int64 `json:"seq"`
 		}
 		err := who.c.Call(ctx, method, path, in, &out)
-		end := answered(err)
+		end := e.answered(err)
 		end.Seq = out.Seq
 		e.w.End(op, end)
 		var refused *client.Error
@@ -279,7 +280,7 @@ func (e *Evening) read(r *rand.Rand) {
 	defer cancel()
 	op := e.w.Begin(who.who, at.id, history.Begin{Call: history.CallRead, Door: history.DoorHTTP, Seq: seq})
 	got, err := who.c.Read(ctx, at.id.String(), seq)
-	end := answered(err)
+	end := e.answered(err)
 	end.ReadSeq, end.Unread = got.ReadSeq, got.Unread
 	e.w.End(op, end)
 }
@@ -327,7 +328,7 @@ func (e *Evening) pullOnce(at chat.ConversationID, who *person, request client.P
 	} else {
 		page, err = who.c.Pull(ctx, request)
 	}
-	end := answered(err)
+	end := e.answered(err)
 	if err == nil {
 		end.Pull = pulled(page)
 	}
@@ -371,7 +372,7 @@ func (e *Evening) receipts(at chat.ConversationID, who *person, seqs []int64) {
 	defer cancel()
 	op := e.w.Begin(who.who, at, history.Begin{Call: history.CallReceipts, Door: history.DoorHTTP, Seqs: seqs})
 	list, err := who.c.Receipts(ctx, at.String(), seqs...)
-	end := answered(err)
+	end := e.answered(err)
 	for _, v := range list {
 		end.Receipts = append(end.Receipts, history.Receipt(v))
 	}
@@ -385,7 +386,7 @@ func (e *Evening) syncAll(who *person) {
 		op := e.w.Begin(who.who, chat.ConversationID{}, history.Begin{Call: history.CallSync, Door: history.DoorHTTP})
 		page, err := who.c.Sync(ctx, client.SyncRequest{Cursor: cursor, Limit: 100})
 		cancel()
-		end := answered(err)
+		end := e.answered(err)
 		end.Sync = synced(e, page)
 		e.w.End(op, end)
 		if err != nil || !page.HasMore {

@@ -61,6 +61,7 @@ func (e *Evening) connect(p *person, connected func()) (ended func() (time.Durat
 	})
 	if err != nil {
 		close(began)
+		e.minds(err)
 		var refused *client.Error
 		if errors.As(err, &refused) {
 			wait = refused.RetryAfter()
@@ -75,7 +76,7 @@ func (e *Evening) connect(p *person, connected func()) (ended func() (time.Durat
 	op := e.w.Begin(run, chat.ConversationID{}, history.Begin{Call: history.CallSync, Door: history.DoorSocket})
 	var page client.Sync
 	err = s.Ask(ctx, "sync", client.SyncRequest{Limit: 100}, &page)
-	end := answered(err)
+	end := e.answered(err)
 	end.Sync = synced(e, page)
 	e.w.End(op, end)
 	for _, v := range end.Sync {
@@ -98,6 +99,7 @@ func (e *Evening) hearOut(p *person, s *client.Socket, run history.Who) (time.Du
 			p.socket = nil
 			p.mu.Unlock()
 			err := s.Err()
+			e.minds(err)
 			var closed *client.Closed
 			if errors.As(err, &closed) {
 				e.w.Closed(run, closed.Code, closed.Name)

@@ -52,6 +52,9 @@ type Evening struct {
 	counted counts
 	poison  map[place]int64
 	until   time.Time // when everybody must have been told of everything
+
+	mu       sync.Mutex // guards troubles
+	troubles []string
 }
 
 // counts are for the log of a test.
@@ -219,6 +222,37 @@ func (e *Evening) Mended(id history.FaultID, allowed time.Duration) {
 // Poisoned says that a record of im.messages is none, and that it is meant to be so.
 func (e *Evening) Poisoned(partition int32, offset int64) {
 	e.poison[place{kafka.TopicMessages, partition}] = offset
+}
+
+// mostTroubles is how many are kept.
+const mostTroubles = 50
+
+// minds notes what a client is told that has done nothing wrong, follows the close codes and expects to be answered: that it
+// must try again, or nothing at all.
+func (e *Evening) minds(err error) {
+	var refused *client.Error
+	var closed *client.Closed
+	switch {
+	case err == nil, e.listen.Err() != nil:
+		return
+	case errors.As(err, &closed) && closed.Name == "draining":
+		return // come back, it says
+	case errors.As(err, &refused) && !refused.Retryable:
+		return // that is an answer
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.troubles) < mostTroubles {
+		e.troubles = append(e.troubles, fmt.Sprintf("%s: %v", time.Duration(e.w.Now()).Round(time.Millisecond), err))
+	}
+}
+
+// Troubles tells what clients were told who had done nothing wrong, the first of it: refusals that say to try again,
+// connections that ended without a word, and answers that did not come. While nothing is broken there are none.
+func (e *Evening) Troubles() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return append([]string(nil), e.troubles...)
 }
 
 // Told is how long after a number is known those who listen may be without a hint of it while nothing is broken: the window

@@ -6,11 +6,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"tideline/internal/servers"
 )
 
-// Cluster is four separate processes, two of ingest, on the real servers.
+// Cluster is four kinds of separate processes, of ingest two, on the real servers.
 type Cluster struct {
 	Platform
 	// The servers; MySQLServer and ClickHouseServer are nil where tests share one.
@@ -18,6 +19,8 @@ type Cluster struct {
 
 	API, Pusher, Timeline *Process
 	Ingest                [2]*Process
+	// AwaitTwins waits until both doors of each kind are ready. Nil without Setup.Twice.
+	AwaitTwins func()
 	// MySQL is the address of the store.
 	MySQL string
 	// Another starts one more process of a command that owns partitions: ingest or timeline.
@@ -43,6 +46,12 @@ type Setup struct {
 	Through func(server, addr string) string
 	// As gives more variables of one process, by its name, or of the operators' command, by its first word; may be nil.
 	As func(process string) []string
+	// Twice makes it two processes of each kind, so that one can always be missed. Before the doors stand balancers that
+	// follow their readiness, and a door lingers until they have.
+	Twice bool
+	// Inside gives a command that runs a process elsewhere, with the process as its arguments, or nil; it is asked once for
+	// each process, by its name. May be nil.
+	Inside func(process string) []string
 }
 
 // StartCluster starts one; env are more variables of every process.
@@ -111,9 +120,13 @@ func (s Setup) Start(t testing.TB) *Cluster {
 	if s.Failpoints {
 		tags = "failpoints"
 	}
+	inside := s.Inside
+	if inside == nil {
+		inside = func(string) []string { return nil }
+	}
 	start := func(name string, env ...[]string) *Process {
 		t.Helper()
-		return startProcess(t, name, build(t, name, tags), slices.Concat(append(env, as(name))...))
+		return startProcess(t, name, append(inside(name), build(t, name, tags)), slices.Concat(append(env, as(name))...))
 	}
 	c.Another = func(name string) *Process {
 		t.Helper()
@@ -122,15 +135,49 @@ func (s Setup) Start(t testing.TB) *Cluster {
 		}
 		return start(name, archiving)
 	}
-	httpAddr, wsAddr := FreePort(t), FreePort(t)
+	var twins []*Process
+	// open starts a door, or two behind a balancer, and gives the address.
+	open := func(name string) (*Process, string, *balancer) {
+		t.Helper()
+		if !s.Twice {
+			addr := FreePort(t)
+			return start(name, door, []string{"TIDELINE_HTTP_ADDR=" + addr}), addr, nil
+		}
+		var two []*balanced
+		var processes []*Process
+		for range 2 {
+			d := &balanced{addr: FreePort(t), ops: FreePort(t)}
+			two = append(two, d)
+			processes = append(processes, start(name, door, []string{"TIDELINE_HTTP_ADDR=" + d.addr, "TIDELINE_OPS_ADDR=" + d.ops, "TIDELINE_OPS_LINGER=500ms"}))
+		}
+		twins = append(twins, processes[1])
+		b := startBalancer(t, two...)
+		return processes[0], b.addr, b
+	}
 	for i := range c.Ingest {
 		c.Ingest[i] = c.Another("ingest")
 	}
 	c.Timeline = c.Another("timeline")
-	c.API = start("api", door, []string{"TIDELINE_HTTP_ADDR=" + httpAddr})
-	c.Pusher = start("pusher", door, []string{"TIDELINE_HTTP_ADDR=" + wsAddr})
+	if s.Twice {
+		twins = append(twins, c.Another("timeline"))
+	}
+	var httpAddr, wsAddr string
+	var balancers [2]*balancer
+	c.API, httpAddr, balancers[0] = open("api")
+	c.Pusher, wsAddr, balancers[1] = open("pusher")
 	c.HTTP, c.WS, c.Kafka = "http://"+httpAddr, "http://"+wsAddr, k.Addr
-	c.Parts = []*Process{c.Ingest[0], c.Ingest[1], c.Timeline, c.API, c.Pusher}
+	c.Parts = append([]*Process{c.Ingest[0], c.Ingest[1], c.Timeline, c.API, c.Pusher}, twins...)
+	if s.Twice {
+		c.AwaitTwins = func() {
+			t.Helper()
+			for deadline := time.Now().Add(time.Minute); balancers[0].ready()+balancers[1].ready() < 4; time.Sleep(readinessLook) {
+				if time.Now().After(deadline) {
+					t.Fatal("not all doors are ready after a minute")
+				}
+			}
+		}
+		c.AwaitTwins()
+	}
 	c.Restart = func() {
 		for _, p := range c.Parts {
 			p.Kill()

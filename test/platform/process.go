@@ -70,11 +70,11 @@ type Process struct {
 	// Name is the command's.
 	Name string
 
-	t    testing.TB
-	path string
-	env  []string
-	cmd  *exec.Cmd
-	log  *Output
+	t       testing.TB
+	command []string
+	env     []string
+	cmd     *exec.Cmd
+	log     *Output
 	// ended is closed once the process has, and fault is how.
 	ended chan struct{}
 	fault error
@@ -103,12 +103,12 @@ func (l *Output) String() string {
 // StartProcess starts a command with variables; it ends with the test.
 func StartProcess(t testing.TB, name string, env ...string) *Process {
 	t.Helper()
-	return startProcess(t, name, Built(t, name), env)
+	return startProcess(t, name, []string{Built(t, name)}, env)
 }
 
-func startProcess(t testing.TB, name, path string, env []string) *Process {
+func startProcess(t testing.TB, name string, command, env []string) *Process {
 	t.Helper()
-	p := &Process{Name: name, t: t, path: path, env: env, log: &Output{}}
+	p := &Process{Name: name, t: t, command: command, env: env, log: &Output{}}
 	p.Start()
 	t.Cleanup(func() {
 		p.Kill()
@@ -123,7 +123,7 @@ func startProcess(t testing.TB, name, path string, env []string) *Process {
 // Start starts it, again where it ended; more are variables of this run only.
 func (p *Process) Start(more ...string) {
 	p.t.Helper()
-	p.cmd = exec.Command(p.path)
+	p.cmd = exec.Command(p.command[0], p.command[1:]...)
 	p.cmd.Env = slices.Concat([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}, p.env, more)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // nothing outlives the test
@@ -204,10 +204,10 @@ func (p *Process) Terminate() {
 	select {
 	case <-p.ended:
 		if p.fault != nil {
-			p.t.Errorf("%s ended with %v", p.path, p.fault)
+			p.t.Errorf("%s ended with %v", p.Name, p.fault)
 		}
 	case <-time.After(30 * time.Second):
-		p.t.Errorf("%s did not end within 30 s of SIGTERM", p.path)
+		p.t.Errorf("%s did not end within 30 s of SIGTERM", p.Name)
 		_ = p.cmd.Process.Kill()
 		<-p.ended
 	}

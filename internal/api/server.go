@@ -203,6 +203,14 @@ func requestID(given string) string {
 	return hex.EncodeToString(b)
 }
 
+// Header values that every answer has; they are shared, and replaced where another one is set.
+var (
+	noSniff = []string{"nosniff"}
+	noStore = []string{"no-store"}
+	ownOnly = []string{"private, no-cache"}
+	jsonOf  = []string{"application/json"}
+)
+
 // around is what every request goes through: an id, a seat, a deadline, a limit on its body, and an answer whatever
 // happens.
 func (s *Server) around(c *gin.Context) {
@@ -211,8 +219,7 @@ func (s *Server) around(c *gin.Context) {
 	c.Set(keyRequestID, id)
 	h := c.Writer.Header()
 	h.Set("X-Request-Id", id)
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Cache-Control", "no-store")
+	h["X-Content-Type-Options"], h["Cache-Control"] = noSniff, noStore
 	if s.draining() {
 		h.Set("Connection", "close")
 	}
@@ -228,7 +235,7 @@ func (s *Server) around(c *gin.Context) {
 	ctx, span := s.startSpan(ctx, c)
 	defer func() { endSpan(span, c.Writer.Status()) }()
 	c.Request = c.Request.WithContext(ctx)
-	if c.Request.Body != nil {
+	if c.Request.Body != nil && c.Request.Body != http.NoBody {
 		c.Request.Body = http.MaxBytesReader(c.Writer, c.Request.Body, s.cfg.MaxBody)
 	}
 	defer func() {
@@ -241,9 +248,13 @@ func (s *Server) around(c *gin.Context) {
 				s.refuse(c, chat.Refuse(chat.CodeInternal, "our fault; the log has the truth under the request id"))
 			}
 		}
+		took := time.Since(started)
 		s.requests.WithLabelValues(strconv.Itoa(c.Writer.Status())).Inc()
-		s.took.Observe(time.Since(started).Seconds())
-		s.log.DebugContext(ctx, "request", "request_id", id, "method", c.Request.Method, "path", c.FullPath(), "status", c.Writer.Status(), "took", time.Since(started).String())
+		s.took.Observe(took.Seconds())
+		if !s.log.Enabled(ctx, slog.LevelDebug) {
+			return
+		}
+		s.log.DebugContext(ctx, "request", "request_id", id, "method", c.Request.Method, "path", c.FullPath(), "status", c.Writer.Status(), "took", took.String())
 	}()
 	c.Next()
 }

@@ -187,7 +187,7 @@ func (p *page) around(ctx context.Context, seq int64) error {
 }
 
 // encode writes the answer. The page is the answer's from then on.
-func (p *page) encode(ctx context.Context) (Pulled, error) {
+func (p *page) encode(ctx context.Context) (Answer, error) {
 	for _, it := range p.items {
 		if it.entry != nil && it.entry.Sender > 0 {
 			p.senders = append(p.senders, it.entry.Sender)
@@ -196,7 +196,7 @@ func (p *page) encode(ctx context.Context) (Pulled, error) {
 	slices.Sort(p.senders)
 	var err error
 	if p.people, err = p.s.profiles.of(ctx, slices.Compact(p.senders), p.people); err != nil {
-		return Pulled{}, err
+		return Answer{}, err
 	}
 	out := slices.Grow(p.out, p.bytes+len(p.items)+len(p.people)*96+128)
 	out = append(out, `{"messages":[`...)
@@ -246,7 +246,7 @@ func (p *page) encode(ctx context.Context) (Pulled, error) {
 		p.tag.number(p.items[0].seq())
 		p.tag.number(int64(n))
 	}
-	return Pulled{JSON: p.out, ETag: `"` + strconv.FormatUint(uint64(p.tag), 16) + `"`, page: p}, nil
+	return Answer{JSON: p.out, ETag: `"` + strconv.FormatUint(uint64(p.tag), 16) + `"`, page: p}, nil
 }
 
 // appendVoid writes a run of numbers that the reader may not see.

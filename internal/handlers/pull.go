@@ -34,8 +34,8 @@ type PullRequest struct {
 	Told         int64               `json:"told,omitempty"` // the number that the client was told of
 }
 
-// Pulled is an encoded answer with its tag.
-type Pulled struct {
+// Answer is an encoded answer. Only that of a pull has a tag.
+type Answer struct {
 	JSON []byte
 	ETag string
 
@@ -43,7 +43,7 @@ type Pulled struct {
 }
 
 // Free gives the memory of the answer back, which nobody may use from then on. Whoever keeps the answer does not call it.
-func (p Pulled) Free() {
+func (p Answer) Free() {
 	if p.page != nil {
 		p.page.free()
 	}
@@ -81,13 +81,13 @@ func (r *PullRequest) validate() error {
 }
 
 // Pull gives messages of a conversation to a member, present or past.
-func (s *Service) Pull(ctx context.Context, u chat.UserID, r PullRequest) (Pulled, error) {
+func (s *Service) Pull(ctx context.Context, u chat.UserID, r PullRequest) (Answer, error) {
 	if err := r.validate(); err != nil {
-		return Pulled{}, err
+		return Answer{}, err
 	}
 	c, m, err := s.seenBy(ctx, u, r.Conversation, r.Told)
 	if err != nil {
-		return Pulled{}, err
+		return Answer{}, err
 	}
 	p := newPage(s, c, u, r.Limit)
 	p.first, p.last = m.Visible(&c)
@@ -110,7 +110,7 @@ func (s *Service) Pull(ctx context.Context, u chat.UserID, r PullRequest) (Pulle
 		err = p.backward(ctx, p.last)
 	}
 	if err != nil {
-		return Pulled{}, err
+		return Answer{}, err
 	}
 	pulled, err := p.encode(ctx)
 	if err != nil {

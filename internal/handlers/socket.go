@@ -10,37 +10,36 @@ import (
 )
 
 // Do runs an operation by its name on the socket, with the same fields as over HTTP.
-func (s *Service) Do(ctx context.Context, caller accounts.Caller, op string, body []byte) (json.RawMessage, error) {
+func (s *Service) Do(ctx context.Context, caller accounts.Caller, op string, body []byte) (Answer, error) {
 	switch op {
 	case "send":
 		return run(body, func(r SendRequest) (Sent, error) { return s.Send(ctx, caller.User, r) })
 	case "pull":
 		var r PullRequest
 		if err := Decode(body, &r); err != nil {
-			return nil, err
+			return Answer{}, err
 		}
-		p, err := s.Pull(ctx, caller.User, r)
-		return p.JSON, err
+		return s.Pull(ctx, caller.User, r)
 	case "sync":
 		return run(body, func(r SyncRequest) (SyncAnswer, error) { return s.Sync(ctx, caller.User, r) })
 	case "read":
 		return run(body, func(r ReadRequest) (ReadAnswer, error) { return s.Read(ctx, caller, r) })
 	}
-	return nil, chat.RefuseField(chat.CodeUnsupported, "op", "%.32q is not offered on the socket", op)
+	return Answer{}, chat.RefuseField(chat.CodeUnsupported, "op", "%.32q is not offered on the socket", op)
 }
 
-func run[R, A any](body []byte, do func(R) (A, error)) (json.RawMessage, error) {
+func run[R, A any](body []byte, do func(R) (A, error)) (Answer, error) {
 	var r R
 	if err := Decode(body, &r); err != nil {
-		return nil, err
+		return Answer{}, err
 	}
 	a, err := do(r)
 	if err != nil {
-		return nil, err
+		return Answer{}, err
 	}
 	text, err := json.Marshal(a)
 	if err != nil {
-		return nil, fmt.Errorf("encoding an answer: %w", err)
+		return Answer{}, fmt.Errorf("encoding an answer: %w", err)
 	}
-	return text, nil
+	return Answer{JSON: text}, nil
 }

@@ -19,7 +19,7 @@ type place struct {
 // What the server says unasked is coalesced: of each thing only the newest is kept, so that its size is bounded by what the
 // connection has (conversations, watched people), never by what happens. Answers are bounded by the requests in flight.
 type outbox struct {
-	answers [][]byte // whole frames
+	answers []reply
 	hints   []*membership
 	rare    *rare // nil for nearly every connection at nearly every time
 }

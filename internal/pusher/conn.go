@@ -309,7 +309,7 @@ func (c *conn) flush() {
 }
 
 // answer queues the answer to a request, whose place is free again once it was written.
-func (c *conn) answer(frame []byte) {
+func (c *conn) answer(frame reply) {
 	c.mu.Lock()
 	if c.closing {
 		c.inFlight--
@@ -331,34 +331,34 @@ const (
 	wroteClose
 )
 
-// take gives the next piece to be written. c.mu is held.
-func (c *conn) take() ([]byte, written) {
+// take gives the next piece to be written; it has no bytes where there is none. c.mu is held.
+func (c *conn) take() (reply, written) {
 	if c.byeSent {
-		return nil, 0
+		return reply{}, 0
 	}
 	if b := c.out.takePong(); b != nil && c.closeFrame == nil {
-		return b, wrotePong
+		return reply{bytes: b}, wrotePong
 	}
 	if len(c.out.answers) > 0 {
-		b := c.out.answers[0]
-		c.out.answers[0] = nil
+		r := c.out.answers[0]
+		c.out.answers[0] = reply{}
 		if c.out.answers = c.out.answers[1:]; len(c.out.answers) == 0 {
 			c.out.answers = nil
 		}
-		return b, wroteAnswer
+		return r, wroteAnswer
 	}
 	if c.closeFrame != nil {
-		return c.closeFrame, wroteClose
+		return reply{bytes: c.closeFrame}, wroteClose
 	}
 	if c.authed && c.out.unasked() {
 		if now := c.p.clock(); now >= c.lastUnasked+c.p.cfg.Window {
 			b, n := c.out.takeUnasked(c.p.cfg.HintItems)
 			c.lastUnasked = now
 			c.p.metrics.frames.Add(float64(n))
-			return b, wroteUnasked
+			return reply{bytes: b}, wroteUnasked
 		}
 	}
-	return nil, 0
+	return reply{}, 0
 }
 
 // push writes what there is, without waiting, unless somebody writes already, who will take it along. c.mu is held and
@@ -370,7 +370,8 @@ func (c *conn) push() {
 	}
 	c.busy = true
 	for {
-		b, what := c.take()
+		piece, what := c.take()
+		b := piece.bytes
 		if b == nil {
 			c.busy = false
 			c.plan(c.p.clock())
@@ -385,10 +386,11 @@ func (c *conn) push() {
 		}
 		if n < len(b) {
 			c.p.metrics.blocked.Inc()
-			c.p.wg.Go(func() { defer c.p.metrics.blocked.Dec(); c.finish(b[n:], what) })
+			c.p.wg.Go(func() { defer c.p.metrics.blocked.Dec(); c.finish(piece, n, what) })
 			return
 		}
 		c.p.metrics.bytes.Add(float64(len(b)))
+		piece.free()
 		c.mu.Lock()
 		c.wrote(what)
 	}
@@ -409,8 +411,9 @@ func (c *conn) wrote(what written) {
 }
 
 // finish writes the rest of a piece that the socket did not take at once, and whatever has come up meanwhile.
-func (c *conn) finish(rest []byte, what written) {
+func (c *conn) finish(piece reply, from int, what written) {
 	for {
+		rest := piece.bytes[from:]
 		for len(rest) > 0 {
 			// Each stretch has the whole time: a large answer over a thin line is not slow, a line that does not move is.
 			stretch := rest[:min(len(rest), 64<<10)]
@@ -429,14 +432,16 @@ func (c *conn) finish(rest []byte, what written) {
 			}
 		}
 		_ = c.net.SetWriteDeadline(time.Time{})
+		piece.free()
 		c.mu.Lock()
 		c.wrote(what)
-		if rest, what = c.take(); rest == nil {
+		if piece, what = c.take(); piece.bytes == nil {
 			c.busy = false
 			c.plan(c.p.clock())
 			c.mu.Unlock()
 			return
 		}
+		from = 0
 		c.mu.Unlock()
 	}
 }

@@ -3,7 +3,9 @@ package pusher
 import (
 	"encoding/binary"
 	"encoding/json"
+	"slices"
 	"strconv"
+	"sync"
 
 	"tideline/pkg/chat"
 )
@@ -39,6 +41,26 @@ func appendHeader(dst []byte, op byte, n int) []byte {
 type frame struct{ b []byte }
 
 func newFrame(room int) frame { return frame{make([]byte, maxHeader, maxHeader+room)} }
+
+// reply is the whole frame of an answer. Its memory is used for other answers once it was written: a crowd that pulls makes
+// little garbage.
+type reply struct {
+	bytes []byte
+	room  *[]byte // nil where it is nobody else's business
+}
+
+var rooms = sync.Pool{New: func() any { return new([]byte) }}
+
+// keptRoom is the size of an answer whose memory is kept: that of most, not that of the largest.
+const keptRoom = 64 << 10
+
+// free gives the memory back. Nobody may look at the bytes any more.
+func (r *reply) free() {
+	if r.room != nil && cap(*r.room) <= keptRoom {
+		rooms.Put(r.room)
+	}
+	*r = reply{}
+}
 
 func (f frame) seal() []byte {
 	var header [maxHeader]byte
@@ -83,8 +105,9 @@ func appendItems(b []byte, op string, items []place) []byte {
 }
 
 // answer frames the answer to a request.
-func answer(id json.RawMessage, op string, result []byte, refusal *refusal) []byte {
-	f := newFrame(len(result) + 160)
+func answer(id json.RawMessage, op string, result []byte, refusal *refusal) reply {
+	room := rooms.Get().(*[]byte)
+	f := frame{slices.Grow((*room)[:0], maxHeader+len(result)+160)[:maxHeader]}
 	f.b = append(f.b, '{')
 	if len(id) > 0 {
 		f.b = append(append(append(f.b, `"id":`...), id...), ',')
@@ -98,7 +121,8 @@ func answer(id json.RawMessage, op string, result []byte, refusal *refusal) []by
 		f.b = append(append(f.b, `,"result":`...), result...)
 	}
 	f.b = append(f.b, '}')
-	return f.seal()
+	*room = f.b[:0]
+	return reply{f.seal(), room}
 }
 
 // refusal is the contract's form of an error.

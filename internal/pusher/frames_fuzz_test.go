@@ -46,7 +46,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Add("pull", "not_a_member", "a sentence", "field")
 	f.Add("\x00\u2028", "", "\xff", "message.content.\"")
 	f.Fuzz(func(t *testing.T, op, code, message, field string) {
-		_, payload, err := unframe(bufio.NewReader(bytes.NewReader(answer(json.RawMessage(`"1"`), op, nil, &refusal{Code: chat.Code(code), Message: message, Field: field}))))
+		_, payload, err := unframe(bufio.NewReader(bytes.NewReader(answer(json.RawMessage(`"1"`), op, nil, &refusal{Code: chat.Code(code), Message: message, Field: field}).bytes)))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -2,7 +2,6 @@ package pusher
 
 import (
 	"context"
-	"encoding/json"
 	"log/slog"
 	"math/rand/v2"
 	"runtime"
@@ -16,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"tideline/internal/accounts"
+	"tideline/internal/handlers"
 	"tideline/internal/kafka"
 	"tideline/internal/presence"
 	"tideline/pkg/chat"
@@ -28,7 +28,7 @@ type Requests interface {
 	// Authenticate gives who has an access token.
 	Authenticate(ctx context.Context, token string) (accounts.Caller, error)
 	// Do runs an operation: send, pull, sync or read, with the fields that it has over HTTP.
-	Do(ctx context.Context, caller accounts.Caller, op string, body []byte) (json.RawMessage, error)
+	Do(ctx context.Context, caller accounts.Caller, op string, body []byte) (handlers.Answer, error)
 }
 
 // Memberships gives all memberships of a user, with the heads of their conversations.
@@ -345,7 +345,7 @@ func (c *conn) kick() {
 	c.mu.Lock()
 	if !c.closing {
 		c.inFlight++ // as every answer, it frees its place when it is written
-		c.out.answers = append(c.out.answers, appendFrame(nil, opText, []byte(`{"op":"kick","reason":"session_revoked"}`)))
+		c.out.answers = append(c.out.answers, reply{bytes: appendFrame(nil, opText, []byte(`{"op":"kick","reason":"session_revoked"}`))})
 	}
 	c.push()
 	c.shut(CloseSessionRevoked, 0)

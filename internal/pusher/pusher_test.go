@@ -354,7 +354,7 @@ func TestRequests_GoThroughTheDoorWithTheirIDs(t *testing.T) {
 	for _, id := range []string{`5`, `"five"`, `-1`} {
 		c.send(`{"id":` + id + `,"op":"pull","conversation_id":"g-1","after":16,"limit":50}`)
 		s := c.hear()
-		if string(s.ID) != id || s.Op != "pull" || string(s.Result) != `{"body":{"after":16,"conversation_id":"g-1","limit":50},"op":"pull"}` {
+		if string(s.ID) != id || s.Op != "pull" || string(s.Result) != `{"body":{"conversation_id":"g-1","after":16,"limit":50},"op":"pull"}` {
 			t.Fatalf("answered %+v %s", s, s.Result)
 		}
 	}

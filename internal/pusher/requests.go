@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"tideline/internal/accounts"
+	"tideline/internal/handlers"
 	"tideline/internal/wire"
 	"tideline/pkg/chat"
 )
@@ -86,12 +87,23 @@ func (c *conn) drive() {
 		crowded := c.atWork >= c.p.cfg.InFlight
 		authed := c.authed
 		c.mu.Unlock()
-		c.handle(r, authed, crowded)
+		if c.handle(r, authed, crowded) {
+			return
+		}
 	}
 }
 
-// handle answers a request, or hands it to somebody who will.
-func (c *conn) handle(r request, authed, crowded bool) {
+// handle answers a request, or hands it to somebody who will. Where nothing waits behind it, it is worked on here; over tells
+// that it was, and that somebody else takes what has come meanwhile.
+func (c *conn) handle(r request, authed, crowded bool) (over bool) {
+	hand := func(here bool, work func()) bool {
+		if here {
+			work()
+		} else {
+			c.p.wg.Go(work)
+		}
+		return here
+	}
 	var err error
 	if r.frame != nil { // otherwise it came with the handshake
 		err = r.parse()
@@ -117,34 +129,38 @@ func (c *conn) handle(r request, authed, crowded bool) {
 		result, err := c.unwatch(r.body)
 		c.reply(&r, result, err)
 	case r.op == "watch":
-		c.begin(nil)
-		c.p.wg.Go(func() { c.work(&r, c.watch) })
+		_, here := c.begin(nil)
+		return hand(here, func() { c.work(&r, c.watch) })
 	case r.op == "send":
 		// What is said on one connection is numbered in the order in which it was said.
-		if c.begin(&r) {
-			c.p.wg.Go(c.sendAll)
+		if start, here := c.begin(&r); start {
+			return hand(here, c.sendAll)
 		}
 	case slices.Contains(doorOps, r.op):
-		c.begin(nil)
-		c.p.wg.Go(func() { c.work(&r, c.throughDoor(r.op)) })
+		_, here := c.begin(nil)
+		return hand(here, func() { c.work(&r, c.throughDoor(r.op)) })
 	default:
 		c.reply(&r, nil, chat.RefuseField(chat.CodeInvalidField, "op", "%.40q is no request", r.op))
 	}
+	return false
 }
 
-// begin counts a request that is handed to a worker. One that is given stands in the row of sends; start tells that nobody
-// works on that row.
-func (c *conn) begin(send *request) (start bool) {
+// begin counts a request that is worked on. One that is given stands in the row of sends; start tells that nobody works on
+// that row, and here that nothing else waits: then the one who drives works, and drives no more.
+func (c *conn) begin(send *request) (start, here bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.atWork++
-	if send == nil {
-		return false
+	start = true
+	if send != nil {
+		c.sends = append(c.sends, *send)
+		start = !c.sending
+		c.sending = true
 	}
-	c.sends = append(c.sends, *send)
-	start = !c.sending
-	c.sending = true
-	return start
+	if start && len(c.inbox) == 0 {
+		here, c.driven = true, false
+	}
+	return start, here
 }
 
 func (c *conn) done() {
@@ -214,8 +230,9 @@ func (c *conn) reply(r *request, result any, err error) {
 	var text []byte
 	if err == nil {
 		switch v := result.(type) {
-		case json.RawMessage:
-			text = v
+		case handlers.Answer:
+			text = v.JSON
+			defer v.Free() // it stands in the frame then
 		case nil:
 			text = []byte("{}")
 		default:
@@ -294,31 +311,27 @@ const maxID = 64
 func (r *request) parse() error {
 	frame := r.frame
 	r.frame = nil
-	var fields map[string]json.RawMessage
-	if err := wire.DecodeJSON(frame, &fields); err != nil || fields == nil {
+	fields, err := wire.OpenEnvelope(frame)
+	if err != nil {
 		return chat.Refuse(chat.CodeMalformed, "the frame is not a JSON object, with each field once").Because(err)
 	}
-	id := fields["id"]
+	id := json.RawMessage(fields.ID)
 	idFault := chat.RefuseField(chat.CodeInvalidField, "id", "is not a number or a string of at most %d bytes", maxID)
 	if len(id) == 0 || len(id) > maxID || !(id[0] == '"' || id[0] == '-' || id[0] >= '0' && id[0] <= '9') {
 		id, idFault.Cause = nil, errNoID
 	}
 	r.id = id
 	var op string
-	if err := json.Unmarshal(fields["op"], &op); err != nil || op == "" || len(op) > 40 {
+	if err := json.Unmarshal(fields.Op, &op); err != nil || op == "" || len(op) > 40 {
 		return chat.RefuseField(chat.CodeInvalidField, "op", "is not the name of a request")
 	}
 	r.op = op
 	if id == nil {
 		return idFault
 	}
-	delete(fields, "id")
-	delete(fields, "op")
-	body, err := json.Marshal(fields)
-	if err != nil {
-		return fmt.Errorf("taking a request apart: %w", err)
+	if r.body = fields.Body; r.body == nil {
+		r.body = []byte("{}")
 	}
-	r.body = body
 	return nil
 }
 

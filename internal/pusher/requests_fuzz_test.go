@@ -29,7 +29,7 @@ func FuzzRequest_Parse(f *testing.F) {
 				t.Fatalf("%q was taken apart into %s %q %s", frame, r.id, r.op, r.body)
 			}
 		}
-		_, payload, unframed := unframe(bytes.NewReader(answer(r.id, r.op, nil, &refusal{Code: chat.CodeMalformed})))
+		_, payload, unframed := unframe(bytes.NewReader(answer(r.id, r.op, nil, &refusal{Code: chat.CodeMalformed}).bytes))
 		if unframed != nil || !json.Valid(payload) {
 			t.Fatalf("%q would be answered %q", frame, payload)
 		}

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tideline/internal/accounts"
+	"tideline/internal/handlers"
 	"tideline/internal/presence"
 	"tideline/internal/tracing"
 	"tideline/pkg/chat"
@@ -70,11 +71,12 @@ func (d *door) Authenticate(_ context.Context, token string) (accounts.Caller, e
 	return accounts.Caller{User: user, Session: id, ExpiresAt: expires}, nil
 }
 
-func (d *door) Do(ctx context.Context, c accounts.Caller, op string, body []byte) (json.RawMessage, error) {
+func (d *door) Do(ctx context.Context, c accounts.Caller, op string, body []byte) (handlers.Answer, error) {
 	d.mu.Lock()
 	do := d.do
 	d.mu.Unlock()
-	return do(ctx, c, op, body)
+	text, err := do(ctx, c, op, body)
+	return handlers.Answer{JSON: text}, err
 }
 
 type store struct {

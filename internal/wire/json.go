@@ -13,7 +13,7 @@ import (
 
 // strict is how JSON is read that others wrote: encoding/json would take a field in any case and, of a field that stands
 // there twice, the last, so that two readers of one text could see two commands in it.
-var strict = json.JoinOptions(json.RejectUnknownMembers(true), json.MatchCaseInsensitiveNames(false), jsontext.AllowDuplicateNames(false))
+var strict = json.JoinOptions(json.RejectUnknownMembers(true), lenient)
 
 // DecodeJSON reads a text that is one JSON value, as far as it goes. The error is a *chat.Error that names the field at
 // fault where there is one: malformed, unknown_field or invalid_field.
@@ -25,6 +25,29 @@ func DecodeJSON(text []byte, into any) error {
 		return refuseJSON(err)
 	}
 	return nil
+}
+
+// lenient reads what is looked at again by somebody who knows the fields.
+var lenient = json.JoinOptions(json.MatchCaseInsensitiveNames(false), jsontext.AllowDuplicateNames(false))
+
+// Envelope is the outside of a request: what is read before anybody knows which fields it may have.
+type Envelope struct {
+	// ID and Op are as they were written, or nil.
+	ID jsontext.Value `json:"id"`
+	Op jsontext.Value `json:"op"`
+	// Body is the object without them, or nil where it has nothing else.
+	Body jsontext.Value `json:",embed"`
+}
+
+// OpenEnvelope takes a text apart that must be one JSON object, with each field once.
+func OpenEnvelope(text []byte) (e Envelope, err error) {
+	if jsontext.Value(text).Kind() != '{' {
+		return Envelope{}, chat.Refuse(chat.CodeMalformed, "the text is not a JSON object")
+	}
+	if err := json.Unmarshal(text, &e, lenient); err != nil {
+		return e, refuseJSON(err)
+	}
+	return e, nil
 }
 
 func refuseJSON(err error) *chat.Error {

@@ -240,7 +240,9 @@ func (b *bench) overSockets(s *site, floor *child, c string, members []person, t
 			}
 			floor.call(b.t, floorAsk{Bytes: texts}, nil)
 			before := b.metric(pusher, "tideline_blocks_misses_total")
+			done := b.profile(s, fmt.Sprintf("socket-pull-%d", ranges), b.size.floor)
 			p := b.askAll(ears, "pusher", crowdPull{Frames: asks, Want: wants, Pulls: b.size.pulls})
+			done()
 			p.reads = b.metric(pusher, "tideline_blocks_misses_total") - before
 			f := b.askAll(bare, "floor", crowdPull{Frames: floorAsks, Want: wants, Pulls: b.size.pulls})
 			ours, floors, void = append(ours, p), append(floors, f), append(append(void, p.void...), f.void...)

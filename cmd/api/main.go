@@ -10,6 +10,8 @@ import (
 )
 
 func main() {
+	// What an api keeps is caches of some ten megabytes, of which a collection walks all: rarely is cheaper, for as much memory.
+	ops.CollectAt(200)
 	s := wiring.Defaults()
 	os.Exit(wiring.Main("api", s, s.ForAPI(), func(_ context.Context, p *wiring.Parts) ([]ops.Named, error) {
 		r, behind, err := p.Requests()

@@ -11,6 +11,9 @@ import (
 )
 
 func main() {
+	// What a pusher keeps is connections, for hours, and a hint leaves no garbage: collecting early costs little, and what would be
+	// left lying about is a good part of what a connection takes.
+	ops.CollectAt(50)
 	s := wiring.Defaults()
 	os.Exit(wiring.Main("pusher", s, s.ForPusher(), func(_ context.Context, p *wiring.Parts) ([]ops.Named, error) {
 		r, behind, err := p.Requests()

@@ -24,6 +24,8 @@ type Entry struct {
 	// Recipients, where not empty, are the only readers besides the sender.
 	Recipients []chat.UserID
 	Hidden     bool // nobody sees it: a tombstone, or a number whose event was parked
+	// Ordinal is how many countable messages there are up to here, or -1 where there is no row that could tell.
+	Ordinal int64
 }
 
 // VisibleTo tells whether a reader may see the entry.
@@ -67,7 +69,7 @@ func (b *Block) add(e Entry, version uint64) {
 // hide fills the block up to a number with entries that nobody sees.
 func (b *Block) hide(to int64) {
 	for seq := b.Last() + 1; seq <= to; seq++ {
-		b.add(Entry{Seq: seq, Hidden: true}, 0)
+		b.add(Entry{Seq: seq, Hidden: true, Ordinal: -1}, 0)
 	}
 }
 
@@ -174,7 +176,7 @@ func (c *Cache) fill(ctx context.Context, k key, l *load, first int64, have *Blo
 	for i := range rows {
 		r := &rows[i]
 		b.hide(r.Seq - 1)
-		e := Entry{Seq: r.Seq, Shown: r.Kind.IsShown() && !r.Tombstone, Message: r.Kind == chat.KindMessage && !r.Tombstone, Sender: r.Sender, Recipients: r.Recipients, Hidden: r.Tombstone}
+		e := Entry{Seq: r.Seq, Shown: r.Kind.IsShown() && !r.Tombstone, Message: r.Kind == chat.KindMessage && !r.Tombstone, Sender: r.Sender, Recipients: r.Recipients, Hidden: r.Tombstone, Ordinal: r.Ordinal}
 		if !e.Hidden {
 			e.JSON = c.encode(r)
 		}

@@ -36,7 +36,7 @@ func (s *shelf) Rows(ctx context.Context, c chat.ConversationID, first, last int
 	var rows []timeline.Row
 	for seq := first; seq <= min(last, s.n); seq++ {
 		if !s.parked[seq] {
-			rows = append(rows, timeline.Row{Conversation: c, Seq: seq, Kind: chat.KindMessage, Type: chat.TypeText, Sender: 7, Changes: s.changes[seq]})
+			rows = append(rows, timeline.Row{Conversation: c, Seq: seq, Kind: chat.KindMessage, Type: chat.TypeText, Sender: 7, Ordinal: 10 * seq, Changes: s.changes[seq]})
 		}
 	}
 	gate, err := s.gate, s.err
@@ -90,6 +90,9 @@ func TestBlock_HasAnEntryForEveryNumberAlsoWhereARowIsMissing(t *testing.T) {
 			}
 			if e.VisibleTo(7) == s.parked[e.Seq] || e.Shown == s.parked[e.Seq] {
 				t.Fatalf("%d is parked: %t, and is shown: %t", e.Seq, s.parked[e.Seq], e.Shown)
+			}
+			if want := map[bool]int64{false: 10 * e.Seq, true: -1}[s.parked[e.Seq]]; e.Ordinal != want || e.Message == s.parked[e.Seq] {
+				t.Fatalf("%d is parked: %t, and has the ordinal %d and is a message: %t", e.Seq, s.parked[e.Seq], e.Ordinal, e.Message)
 			}
 		}
 	}

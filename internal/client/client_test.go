@@ -21,6 +21,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tideline/internal/accounts"
+	"tideline/internal/handlers"
 	"tideline/internal/kafka"
 	"tideline/internal/pusher"
 	"tideline/internal/tracing"
@@ -70,7 +71,12 @@ func (w *world) Authenticate(_ context.Context, token string) (accounts.Caller, 
 	return accounts.Caller{User: 7, Session: 42, ExpiresAt: time.Now().Add(time.Hour)}, nil
 }
 
-func (w *world) Do(_ context.Context, _ accounts.Caller, op string, body []byte) (json.RawMessage, error) {
+func (w *world) Do(_ context.Context, _ accounts.Caller, op string, body []byte) (handlers.Answer, error) {
+	text, err := w.do(op, body)
+	return handlers.Answer{JSON: text}, err
+}
+
+func (w *world) do(op string, body []byte) ([]byte, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch op {

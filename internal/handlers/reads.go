@@ -89,6 +89,16 @@ func (s *Service) raise(ctx context.Context, caller accounts.Caller, v *summary,
 
 // ordinalAt gives how many countable messages a conversation has up to a number below its end.
 func (s *Service) ordinalAt(ctx context.Context, c *timeline.Conversation, seq int64) (int64, error) {
+	// Who has read a message has pulled it, so its block is remembered.
+	b, err := s.blocks.Get(ctx, c.ID, timeline.BlockOf(seq), c.MaxSeq, s.heads.Fresh())
+	if err != nil {
+		return 0, err
+	}
+	if b.Last() >= seq {
+		if n := b.Entries[seq-b.First].Ordinal; n >= 0 {
+			return n, nil
+		}
+	}
 	rows, err := s.store.Rows(ctx, c.ID, seq, seq)
 	if err != nil {
 		return 0, err

@@ -71,6 +71,7 @@ type Pusher struct {
 	started  time.Time
 	base     context.Context // of requests; ends when the drain is over
 	abort    context.CancelFunc
+	hands    *hands
 
 	seats    chan struct{} // workers
 	queued   atomic.Int64  // requests that wait for a seat
@@ -122,6 +123,7 @@ func newPusher(cfg Config, requests Requests, store Memberships, live Presence, 
 		all: map[*conn]struct{}{}, addresses: map[string]int{}, revoked: map[int64]time.Time{},
 	}
 	p.base, p.abort = context.WithCancel(context.Background())
+	p.hands = newHands(p.base, &p.wg)
 	p.upgrader = p.newUpgrader()
 	for range max(2, runtime.GOMAXPROCS(0)) {
 		p.flushers = append(p.flushers, newFlusher(p))

@@ -53,7 +53,7 @@ func (c *conn) accept(frame []byte) {
 	if !c.driven {
 		c.driven = true
 		// Not here: the reading goroutine's stack would grow to what a request needs and stay so.
-		c.p.wg.Go(c.drive)
+		c.p.hands.do(c.drive)
 	}
 	// Up to InFlight are worked on, as many again are told to come back, and then the socket has to wait.
 	for c.inFlight >= 2*c.p.cfg.InFlight && !c.closing {
@@ -100,7 +100,7 @@ func (c *conn) handle(r request, authed, crowded bool) (over bool) {
 		if here {
 			work()
 		} else {
-			c.p.wg.Go(work)
+			c.p.hands.do(work)
 		}
 		return here
 	}

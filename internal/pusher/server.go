@@ -123,7 +123,7 @@ func (p *Pusher) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.inFlight++
 		c.inbox = append(c.inbox, request{op: "auth", body: body})
 		c.driven = true
-		p.wg.Go(c.drive)
+		p.hands.do(c.drive)
 		c.mu.Unlock()
 	}
 	go c.read()

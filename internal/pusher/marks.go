@@ -23,6 +23,10 @@ type markFollower struct {
 	tell func(chat.ReadMark)
 }
 
+// marksRest is how long read marks gather while they are many: an answer of the broker for each of them costs both sides more
+// than the mark does.
+const marksRest = 20 * time.Millisecond
+
 // Pauses between tries.
 const (
 	leastPause = 250 * time.Millisecond
@@ -64,6 +68,7 @@ func (f *markFollower) follow(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		rest := time.After(marksRest)
 		for _, e := range fetches.Errors() {
 			return fmt.Errorf("reading im.receipts: %w", e.Err)
 		}
@@ -75,6 +80,10 @@ func (f *markFollower) follow(ctx context.Context) error {
 			}
 			f.tell(m)
 		})
+		select { // what comes meanwhile is fetched together; what came alone has been told
+		case <-ctx.Done():
+		case <-rest:
+		}
 	}
 }
 

@@ -28,9 +28,14 @@ type consumer struct {
 	position func(ctx context.Context, partition int32) (int64, error)
 	// apply stores records and moves the position from one offset to another; core.ErrFenced where it stands elsewhere.
 	apply func(ctx context.Context, partition int32, from, to int64, records []*kgo.Record) error
+	// rest is the least time between two batches of a partition that keeps up. What comes alone does not wait.
+	rest time.Duration
 	// letGo is told that a partition is not worked on any more; may be nil.
 	letGo func(partition int32)
 }
+
+// consumerBatch is how many records are stored together at most.
+const consumerBatch = 1000
 
 func (c *consumer) Run(ctx context.Context) error {
 	owners := kafka.Owners{Config: c.kafka, ClientID: c.id, Group: c.group, Topic: c.topic, Log: c.log, Own: c.own}
@@ -70,11 +75,20 @@ func (c *consumer) own(ctx context.Context, p *kafka.Partition) error {
 		}
 		at = p.Next()
 	}
+	var last time.Time
 	for {
-		records, err := p.Poll(ctx, 1000)
+		if wait := c.rest - time.Since(last); wait > 0 && p.Lag() < consumerBatch {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(wait):
+			}
+		}
+		records, err := p.Poll(ctx, consumerBatch)
 		if err != nil {
 			return err
 		}
+		last = time.Now()
 		to := p.Next()
 		if err := c.applyPatiently(ctx, p.ID, at, to, records); err != nil {
 			return err

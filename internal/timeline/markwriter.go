@@ -49,9 +49,14 @@ func NewMarkWriter(kc kafka.Config, store MarkStore, fast RaiseMarks, log *slog.
 	w := &MarkWriter{store: store, fast: fast, missed: map[int32]int{}}
 	w.consumer = &consumer{
 		kafka: kc, group: kafka.GroupMarks, topic: kafka.TopicReceipts, id: id, log: log, metrics: metrics, position: w.takeOver, apply: w.take, letGo: w.letGo,
+		rest: marksRest,
 	}
 	return w
 }
+
+// marksRest is how long the marks of a partition gather while they are many. Everybody who asks is answered from Redis meanwhile;
+// a commit for each mark costs the store ten times as much.
+const marksRest = 50 * time.Millisecond
 
 // missedLook is how often it is tried to make good what the fast marks missed.
 const missedLook = time.Second

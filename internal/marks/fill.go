@@ -113,10 +113,14 @@ func (m *Marks) fill(ctx context.Context, s subject) error {
 	if err := m.build(ctx, aside, first, token); err != nil {
 		return err
 	}
-	if err := m.client.Rename(ctx, aside, key).Err(); err != nil {
-		return err
-	}
-	if err := m.client.Expire(ctx, key, keep).Err(); err != nil {
+	// The set and the name of the fill that works on it change together.
+	_, err = m.client.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		p.Rename(ctx, aside, key)
+		p.Expire(ctx, key, keep)
+		p.Set(ctx, key+fillTail, name, fillTime)
+		return nil
+	})
+	if err != nil {
 		return err
 	}
 	for range rounds {
@@ -134,10 +138,7 @@ func (m *Marks) fill(ctx context.Context, s subject) error {
 		if !same {
 			continue
 		}
-		err = m.change(ctx, key, token, func(p redis.Pipeliner) {
-			p.ZAddArgs(ctx, key, redis.ZAddArgs{Members: []redis.Z{{Member: ready, Score: epoch}}})
-			p.ZRem(ctx, key, filling)
-		})
+		err = m.change(ctx, key, token, func(p redis.Pipeliner) { m.finish(ctx, p, key, epoch) })
 		if err != nil {
 			return err
 		}
@@ -148,6 +149,13 @@ func (m *Marks) fill(ctx context.Context, s subject) error {
 		return nil
 	}
 	return errRestless
+}
+
+// finish makes a set ready, where it is: one that was evicted meanwhile must not come back as a ready one that has nobody.
+func (m *Marks) finish(ctx context.Context, p redis.Pipeliner, key string, epoch float64) {
+	p.ZAddArgs(ctx, key, redis.ZAddArgs{XX: true, Members: []redis.Z{{Member: ready, Score: epoch}}})
+	p.ZRem(ctx, key, filling)
+	p.Del(ctx, key+fillTail)
 }
 
 // load gives the members of a set as the store has them.
@@ -176,8 +184,8 @@ func (m *Marks) load(ctx context.Context, s subject) (map[string]float64, error)
 }
 
 func (m *Marks) build(ctx context.Context, key string, set map[string]float64, token float64) error {
-	all := make([]redis.Z, 0, len(set)+1)
-	all = append(all, redis.Z{Member: filling, Score: token})
+	all := make([]redis.Z, 0, len(set)+2)
+	all = append(all, redis.Z{Member: filling, Score: token}, redis.Z{Member: ready, Score: nobody})
 	for member, score := range set {
 		all = append(all, redis.Z{Member: member, Score: score})
 	}
@@ -245,12 +253,13 @@ func (m *Marks) compare(ctx context.Context, key string, token float64, want map
 	})
 }
 
-// change does something to a set in one transaction, if the set is still the one that this fill works on.
+// change does something to a set in one transaction, if the set is still the one that this fill works on. It is the name of the
+// fill that is watched and not the set, which changes with every mark: in a large group no fill would come to its end.
 func (m *Marks) change(ctx context.Context, key string, token float64, do func(redis.Pipeliner)) error {
 	for range tries {
 		err := m.client.Watch(ctx, func(tx *redis.Tx) error {
-			at, err := tx.ZScore(ctx, key, filling).Result()
-			if errors.Is(err, redis.Nil) || err == nil && at != token {
+			at, err := tx.Get(ctx, key+fillTail).Result()
+			if errors.Is(err, redis.Nil) || err == nil && at != strconv.FormatFloat(token, 'f', 0, 64) {
 				return errOvertaken
 			}
 			if err != nil {
@@ -258,7 +267,7 @@ func (m *Marks) change(ctx context.Context, key string, token float64, do func(r
 			}
 			_, err = tx.TxPipelined(ctx, func(p redis.Pipeliner) error { do(p); return nil })
 			return err
-		}, key)
+		}, key+fillTail)
 		if !errors.Is(err, redis.TxFailedErr) {
 			return err
 		}

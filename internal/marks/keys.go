@@ -11,6 +11,7 @@ const (
 	epochKey  = "tl:epoch"
 	serverKey = "tl:server"
 	lockTail  = ":lock"
+	fillTail  = ":fill"
 
 	ready   = "ready"
 	filling = "filling"
@@ -21,6 +22,9 @@ const (
 
 // firstToken is above every seq and ordinal; floats count exactly up to twice as far.
 const firstToken = 1 << 52
+
+// nobody is the epoch of a set that is being filled: no epoch is so low.
+const nobody = firstToken
 
 // aboveSeqs ends the range of a ZCOUNT before the epochs.
 const aboveSeqs = "(4503599627370496"

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -161,6 +162,56 @@ func TestFill_ThatWasOvertakenChangesNothing(t *testing.T) {
 		err := w.fast.change(w.ctx, key, token, func(p redis.Pipeliner) { p.Del(w.ctx, key) })
 		if !errors.Is(err, errOvertaken) || !w.ready(subject{conversation: groups[0]}) {
 			t.Fatalf("the fill that was overtaken got %v", err)
+		}
+	})
+}
+
+// reader raises a mark before every command of another client: somebody reads all the time.
+type reader struct{ w *world }
+
+func (r reader) read() {
+	w := r.w
+	key := conversationKey(groups[0])
+	w.must(w.raw.ZAddArgs(w.ctx, key, redis.ZAddArgs{XX: true, GT: true, Members: []redis.Z{{Member: "2", Score: w.raw.ZScore(w.ctx, key, "2").Val() + 1}}}).Err())
+}
+
+func (r reader) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (r reader) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error { r.read(); return next(ctx, cmd) }
+}
+
+func (r reader) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error { r.read(); return next(ctx, cmds) }
+}
+
+// In a large group somebody reads something between any two commands: a fill comes to its end all the same.
+func TestFill_EndsWhileMarksMoveAllTheTime(t *testing.T) {
+	onBoth(t, func(t *testing.T, o *redis.Options) {
+		w := quiet(t, o)
+		client := redis.NewClient(o)
+		defer func() { _ = client.Close() }()
+		client.AddHook(reader{w})
+		f := New(client, w.store, w, 1, slog.New(slog.DiscardHandler), NewMetrics(prometheus.NewRegistry()))
+		w.must(f.fill(w.ctx, subject{conversation: groups[0]}))
+		if !w.ready(subject{conversation: groups[0]}) {
+			t.Fatal("the set is not ready")
+		}
+	})
+}
+
+// A set that Redis evicts while it is filled does not come back as a ready one without members.
+func TestFill_OfASetThatIsEvictedMakesNothingReady(t *testing.T) {
+	onBoth(t, func(t *testing.T, o *redis.Options) {
+		w := quiet(t, o)
+		key, token := conversationKey(groups[0]), newToken()
+		w.must(w.fast.build(w.ctx, key, map[string]float64{"1": 1, "j:1": -2}, token))
+		w.must(w.raw.Set(w.ctx, key+fillTail, strconv.FormatFloat(token, 'f', 0, 64), 0).Err())
+		w.must(w.raw.Set(w.ctx, epochKey, "5000000000000000", 0).Err())
+		w.must(w.raw.Del(w.ctx, key).Err())
+		w.must(w.fast.change(w.ctx, key, token, func(p redis.Pipeliner) { w.fast.finish(w.ctx, p, key, 5000000000000000) }))
+		if n := w.raw.Exists(w.ctx, key).Val(); n != 0 || w.ready(subject{conversation: groups[0]}) {
+			t.Fatalf("the set is there: %d", n)
 		}
 	})
 }

@@ -13,8 +13,11 @@ import (
 )
 
 const (
-	// fillers bounds how many sets are filled at once: each asks the store twice.
-	fillers = 4
+	// userFillers and conversationFillers bound how many sets are filled at once: each asks the store twice, and waits for the
+	// writers in between, whom all of them ask together. A user has a few hundred members at most; a conversation may have many
+	// thousands, and does not stand in a row with a crowd of users.
+	userFillers         = 32
+	conversationFillers = 4
 	// fillTime bounds one fill.
 	fillTime = 20 * time.Second
 	// lockTime is for how long a fill keeps other processes from the same work. It is only thrift: two fills of one set
@@ -36,20 +39,25 @@ var (
 func (m *Marks) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { m.watch(ctx) })
-	for range fillers {
-		wg.Go(func() {
-			for {
-				select {
-				case <-ctx.Done():
-					return
-				case s := <-m.queue:
-					m.fillAsked(ctx, s)
-				}
-			}
-		})
+	for range userFillers {
+		wg.Go(func() { m.fillAll(ctx, m.users) })
+	}
+	for range conversationFillers {
+		wg.Go(func() { m.fillAll(ctx, m.conversations) })
 	}
 	wg.Wait()
 	return nil
+}
+
+func (m *Marks) fillAll(ctx context.Context, queue <-chan subject) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case s := <-queue:
+			m.fillAsked(ctx, s)
+		}
+	}
 }
 
 // ask queues a fill unless it is queued or under way; it never waits.
@@ -59,8 +67,12 @@ func (m *Marks) ask(s subject) {
 	if m.asked[s] {
 		return
 	}
+	queue := m.conversations
+	if s.user != 0 {
+		queue = m.users
+	}
 	select {
-	case m.queue <- s:
+	case queue <- s:
 		m.asked[s] = true
 	default:
 	}

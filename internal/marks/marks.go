@@ -46,9 +46,9 @@ type Marks struct {
 	counts *counts
 	walked bool // see Walked
 
-	queue chan subject
-	mu    sync.Mutex // guards asked
-	asked map[subject]bool
+	users, conversations chan subject
+	mu                   sync.Mutex // guards asked
+	asked                map[subject]bool
 }
 
 // New makes the marks. Filling needs Run; until then, and where it does not run, the store answers what is not ready.
@@ -56,7 +56,7 @@ func New(client redis.UniversalClient, store Store, logs Logs, partitions int, l
 	m := &Marks{
 		client: client, store: store, barrier: newBarrier(store, logs, partitions), log: log, metrics: metrics,
 		// Who is not taken now is asked for again with the next question.
-		queue: make(chan subject, 4096), asked: map[subject]bool{},
+		users: make(chan subject, 4096), conversations: make(chan subject, 1024), asked: map[subject]bool{},
 	}
 	m.counts = newCounts(m.count)
 	m.breaker = gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{

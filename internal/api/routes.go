@@ -24,7 +24,7 @@ func (s *Server) routes(g *gin.Engine) {
 
 	own := v1.Group("", func(c *gin.Context) {
 		if caller, ok := s.caller(c); ok && s.fromUser(c, caller) {
-			c.Set(keyCaller, caller)
+			visitOf(c).caller = caller
 		}
 	})
 	own.DELETE("/sessions/current", s.logout)
@@ -229,10 +229,7 @@ func (s *Server) conversationRoutes(own *gin.RouterGroup) {
 	}))
 }
 
-func who(c *gin.Context) accounts.Caller {
-	caller, _ := c.MustGet(keyCaller).(accounts.Caller)
-	return caller
-}
+func who(c *gin.Context) accounts.Caller { return visitOf(c).caller }
 
 // of wraps an operation on the conversation of the path. One that has answered already returns nothing.
 func (s *Server) of(do func(*gin.Context, chat.UserID, chat.ConversationID) (any, error)) gin.HandlerFunc {

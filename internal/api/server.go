@@ -23,6 +23,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"tideline/internal/accounts"
 	"tideline/internal/config"
@@ -103,6 +104,7 @@ type Server struct {
 	handler  http.Handler
 	listener net.Listener
 	draining func() bool
+	silent   bool // the tracer tells nobody
 }
 
 // DrainingWhen says how to know that the stop has begun: from then on connections end with the answer under way, so that
@@ -119,6 +121,7 @@ func New(cfg Config, service *handlers.Service, acc *accounts.Accounts, admin co
 		requests: f.NewCounterVec(prometheus.CounterOpts{Name: "tideline_http_requests_total", Help: "Requests by status. A rise of 5xx: read the log by request id."}, []string{"status"}),
 		took:     f.NewHistogram(prometheus.HistogramOpts{Name: "tideline_http_seconds", Help: "Time of a request. When it rises: look at ingest's batches and at the store.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 15)}),
 	}
+	_, s.silent = tracer.(noop.Tracer)
 	gin.SetMode(gin.ReleaseMode)
 	g := gin.New()
 	g.HandleMethodNotAllowed = true
@@ -188,10 +191,18 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
-const (
-	keyRequestID = "request_id"
-	keyCaller    = "caller"
-)
+// visit is the context of a request, with what is known of it.
+type visit struct {
+	context.Context
+	id     string          // that the answer and the log have
+	caller accounts.Caller // set where a session is needed
+}
+
+// visitOf gives the visit of a request that has come through around.
+func visitOf(c *gin.Context) *visit {
+	v, _ := c.Request.Context().(*visit)
+	return v
+}
 
 // requestID gives the name that a client has made for its request, where it is a good one, or else a new one.
 func requestID(given string) string {
@@ -216,7 +227,8 @@ var (
 func (s *Server) around(c *gin.Context) {
 	started := time.Now()
 	id := requestID(c.GetHeader("X-Request-Id"))
-	c.Set(keyRequestID, id)
+	v := &visit{Context: c.Request.Context(), id: id}
+	c.Request = c.Request.WithContext(v)
 	h := c.Writer.Header()
 	h.Set("X-Request-Id", id)
 	h["X-Content-Type-Options"], h["Cache-Control"] = noSniff, noStore
@@ -230,11 +242,11 @@ func (s *Server) around(c *gin.Context) {
 		s.refuse(c, chat.Refuse(chat.CodeOverloaded, "too many requests are under way").After(time.Second))
 		return
 	}
-	ctx, cancel := context.WithTimeout(c.Request.Context(), s.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(v.Context, s.cfg.Timeout)
 	defer cancel()
 	ctx, span := s.startSpan(ctx, c)
 	defer func() { endSpan(span, c.Writer.Status()) }()
-	c.Request = c.Request.WithContext(ctx)
+	v.Context = ctx // nobody else has it yet
 	if c.Request.Body != nil && c.Request.Body != http.NoBody {
 		c.Request.Body = http.MaxBytesReader(c.Writer, c.Request.Body, s.cfg.MaxBody)
 	}
@@ -299,7 +311,7 @@ func View(err error, requestID string) (view ErrorView, ours bool) {
 }
 
 func (s *Server) refuse(c *gin.Context, err error) {
-	view, ours := View(err, c.GetString(keyRequestID))
+	view, ours := View(err, visitOf(c).id)
 	if ours && errors.Is(context.Cause(c.Request.Context()), context.Canceled) {
 		// The client hung up: nobody reads the answer, and nothing of ours failed.
 		s.log.DebugContext(c.Request.Context(), "a client hung up", "request_id", view.RequestID, "path", c.FullPath(), "err", err)

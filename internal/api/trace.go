@@ -12,6 +12,9 @@ import (
 
 // startSpan begins the span of a request, beneath the caller's where it has one.
 func (s *Server) startSpan(ctx context.Context, c *gin.Context) (context.Context, trace.Span) {
+	if s.silent && c.GetHeader("Traceparent") == "" {
+		return ctx, trace.SpanFromContext(ctx)
+	}
 	ctx = propagation.TraceContext{}.Extract(ctx, propagation.HeaderCarrier(c.Request.Header))
 	route := c.FullPath() // the pattern: an address has ids of people
 	if route == "" {
@@ -20,7 +23,7 @@ func (s *Server) startSpan(ctx context.Context, c *gin.Context) (context.Context
 	ctx, span := s.tracer.Start(ctx, c.Request.Method+" "+route, trace.WithSpanKind(trace.SpanKindServer))
 	if span.IsRecording() {
 		span.SetAttributes(
-			attribute.String("http.request.method", c.Request.Method), attribute.String("http.route", route), attribute.String("tideline.request_id", c.GetString(keyRequestID)),
+			attribute.String("http.request.method", c.Request.Method), attribute.String("http.route", route), attribute.String("tideline.request_id", visitOf(c).id),
 		)
 	}
 	return ctx, span

@@ -201,6 +201,10 @@ func (c *Config) NewReader(clientID string, log *slog.Logger, from map[string]ma
 	return newClient("reader", append(opts, more...))
 }
 
+// heartbeat is how often a member asks the group at least. That is how it learns that another one has left: with it, what an owner that
+// stops in good order leaves is worked on again within the second that a pull waits for what its client was told.
+const heartbeat = 500 * time.Millisecond
+
 // newMember makes a client whose only work is to be a member of a group: it is told its partitions and fetches nothing.
 func (c *Config) newMember(clientID, group, topic string, log *slog.Logger, more ...kgo.Opt) (*kgo.Client, error) {
 	opts := append(c.Common(clientID, log),
@@ -208,7 +212,7 @@ func (c *Config) newMember(clientID, group, topic string, log *slog.Logger, more
 		kgo.ConsumeTopics(topic),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()), // a change moves few partitions and leaves the others at work
 		kgo.SessionTimeout(c.SessionTimeout),
-		kgo.HeartbeatInterval(c.SessionTimeout/5), // four may be lost
+		kgo.HeartbeatInterval(min(c.SessionTimeout/5, heartbeat)), // four may be lost
 		// Owners finish what they have begun when a partition is revoked; this is how long the group waits for them.
 		kgo.RebalanceTimeout(max(2*c.SessionTimeout, 20*time.Second)),
 		kgo.DisableAutoCommit(), // progress is read from the output; commits are for the eye

@@ -70,8 +70,9 @@ type Server struct {
 	registry *prometheus.Registry
 	draining atomic.Bool
 
-	mu     sync.Mutex // guards checks
+	mu     sync.Mutex // guards what follows
 	checks map[string]func(context.Context) error
+	passed map[string]bool // those that were true once
 }
 
 // Listen opens the private listener.
@@ -80,13 +81,13 @@ func Listen(addr string, registry *prometheus.Registry) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the private listener: %w", err)
 	}
-	return &Server{listener: l, registry: registry, checks: map[string]func(context.Context) error{}}, nil
+	return &Server{listener: l, registry: registry, checks: map[string]func(context.Context) error{}, passed: map[string]bool{}}, nil
 }
 
 // Addr tells where it listens.
 func (s *Server) Addr() string { return s.listener.Addr().String() }
 
-// Check adds a condition of readiness. It gets two seconds.
+// Check adds a condition of readiness, which must have been true once. It must end with its context.
 func (s *Server) Check(name string, check func(context.Context) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -127,25 +128,47 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
+// How long the conditions of readiness may take: before each of them was true once, and afterwards, when they are there to be
+// read and whoever asks wants to know whether to send people here.
+const (
+	firstChecks = 2 * time.Second
+	laterChecks = 200 * time.Millisecond
+)
+
+// ready says yes from when each condition was true for the first time until the stop begins. What ceases to be true in between is
+// told, and no more: all processes have it from the same servers, so that a no would leave nobody to send people to, not even
+// for what goes on without those servers.
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
-	defer cancel()
 	s.mu.Lock()
 	checks := make(map[string]func(context.Context) error, len(s.checks))
+	within := laterChecks
 	for name, check := range s.checks {
 		checks[name] = check
+		if !s.passed[name] {
+			within = firstChecks
+		}
 	}
 	s.mu.Unlock()
 	answer := map[string]string{}
 	status := http.StatusOK
-	if s.draining.Load() {
-		answer["draining"], status = "yes", http.StatusServiceUnavailable
+	if s.draining.Load() { // at once, whatever else is slow
+		answer["draining"], status, checks = "yes", http.StatusServiceUnavailable, nil
 	}
+	ctx, cancel := context.WithTimeout(r.Context(), within)
+	defer cancel()
 	for name, check := range checks {
 		answer[name] = "ok"
-		if err := check(ctx); err != nil {
+		err := check(ctx)
+		s.mu.Lock()
+		switch {
+		case err == nil:
+			s.passed[name] = true
+		case s.passed[name]:
+			answer[name] = err.Error()
+		default:
 			answer[name], status = err.Error(), http.StatusServiceUnavailable
 		}
+		s.mu.Unlock()
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)

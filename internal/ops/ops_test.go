@@ -132,7 +132,7 @@ func TestGroup_TellsOfAnErrorThatComesWhileStopping(t *testing.T) {
 	})
 }
 
-func TestServer_IsReadyUntilTheDrainBeginsAndNamesWhatIsNot(t *testing.T) {
+func TestServer_IsReadyFromTheFirstTimeUntilTheDrainBeginsAndNamesWhatIsNot(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	counter := prometheus.NewCounter(prometheus.CounterOpts{Name: "tideline_test_total"})
 	registry.MustRegister(counter)
@@ -169,15 +169,22 @@ func TestServer_IsReadyUntilTheDrainBeginsAndNamesWhatIsNot(t *testing.T) {
 		defer mu.Unlock()
 		return fault
 	})
+	mu.Lock()
+	fault = errors.New("not yet")
+	mu.Unlock()
 	expect("/healthz", 200, "ok")
+	expect("/readyz", 503, `"store":"not yet"`)
+	mu.Lock()
+	fault = nil
+	mu.Unlock()
 	expect("/readyz", 200, `"store":"ok"`)
 	expect("/metrics", 200, "tideline_test_total 0")
 	expect("/debug/pprof/goroutine?debug=1", 200, "goroutine profile")
 	mu.Lock()
 	fault = errors.New("away")
 	mu.Unlock()
-	expect("/readyz", 503, `"store":"away"`)
-	expect("/healthz", 200, "ok") // a store that is away is no reason to restart the process
+	expect("/readyz", 200, `"store":"away"`) // and no reason to send nobody here any more: it is away for all
+	expect("/healthz", 200, "ok")            // a store that is away is no reason to restart the process
 	mu.Lock()
 	fault = nil
 	mu.Unlock()

@@ -59,7 +59,7 @@ func startBalancer(t testing.TB, doors ...*balanced) *balancer {
 }
 
 func (b *balancer) watch(ctx context.Context, d *balanced) {
-	asker := http.Client{Timeout: 3 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	asker := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	tick := time.NewTicker(readinessLook)
 	defer tick.Stop()
 	for {

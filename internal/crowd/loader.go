@@ -5,6 +5,9 @@ package crowd
 import (
 	"context"
 	"sync"
+	"time"
+
+	"tideline/pkg/chat"
 )
 
 // Loader answers single questions with loads of several. It is safe for concurrent use.
@@ -21,9 +24,14 @@ type Loader[K comparable, V any] struct {
 	waiting []*group[K, V] // in order; the last one takes more
 }
 
+// mostWaiting bounds the loads that wait. Whoever would be behind them is told to come back: where so many wait, loads take
+// seconds, and the next is better made by who still wants it.
+const mostWaiting = 32
+
 // group is a load that several wait for.
 type group[K comparable, V any] struct {
 	ctx  context.Context // of the first who asked, without its end
+	wait int             // how many wait; guarded by the Loader
 	keys []K
 	has  map[K]bool
 	done chan struct{}
@@ -49,17 +57,25 @@ func (l *Loader[K, V]) Get(ctx context.Context, k K) (v V, found bool, err error
 		return v, found, err
 	}
 	g := l.gathering(ctx, k)
+	if g == nil {
+		l.mu.Unlock()
+		return v, false, chat.Refuse(chat.CodeOverloaded, "too many wait for the same").After(time.Second)
+	}
+	g.wait++
 	l.mu.Unlock()
 	select {
 	case <-g.done:
 	case <-ctx.Done():
+		l.mu.Lock()
+		g.wait--
+		l.mu.Unlock()
 		return v, false, ctx.Err()
 	}
 	v, found = g.got[k]
 	return v, found, g.err
 }
 
-// gathering gives the load that a key goes with. l.mu is held.
+// gathering gives the load that a key goes with, or nil where too many wait. l.mu is held.
 func (l *Loader[K, V]) gathering(ctx context.Context, k K) *group[K, V] {
 	for i := len(l.waiting) - 1; i >= 0; i-- {
 		if l.waiting[i].has[k] {
@@ -69,6 +85,8 @@ func (l *Loader[K, V]) gathering(ctx context.Context, k K) *group[K, V] {
 	var g *group[K, V]
 	if n := len(l.waiting); n > 0 && len(l.waiting[n-1].keys) < l.most {
 		g = l.waiting[n-1]
+	} else if n >= mostWaiting {
+		return nil
 	} else {
 		g = &group[K, V]{ctx: context.WithoutCancel(ctx), has: map[K]bool{}, done: make(chan struct{})}
 		l.waiting = append(l.waiting, g)
@@ -81,13 +99,16 @@ func (l *Loader[K, V]) gathering(ctx context.Context, k K) *group[K, V] {
 func (l *Loader[K, V]) next() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.waiting) == 0 {
-		l.running--
-		return
+	var g *group[K, V]
+	for g == nil || g.wait == 0 { // what nobody waits for any more is not looked for
+		if len(l.waiting) == 0 {
+			l.running--
+			return
+		}
+		g = l.waiting[0]
+		l.waiting[0] = nil
+		l.waiting = l.waiting[1:]
 	}
-	g := l.waiting[0]
-	l.waiting[0] = nil
-	l.waiting = l.waiting[1:]
 	go func() {
 		defer l.next()
 		defer close(g.done)

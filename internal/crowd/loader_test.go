@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+
+	"tideline/pkg/chat"
 )
 
 // shelf has squares of what is below a hundred. Loads wait at the gate, where there is one.
@@ -122,6 +124,37 @@ func TestLoader_EndsForEverybody(t *testing.T) {
 		s.err = nil
 		if got, _, err := l.Get(t.Context(), 3); err != nil || got.square != 9 || l.running != 0 {
 			t.Errorf("after the failure: %+v, %v", got, err)
+		}
+	})
+}
+
+// However many ask a store that hangs, a bounded number of loads waits, the others are told to come back, and what nobody waits
+// for any more is not loaded.
+func TestLoader_IsBoundedAndForgetsThoseWhoHaveGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &shelf{gate: make(chan struct{})}
+		l := New(1, 1, s.load)
+		impatient, hangUp := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		ask := func(ctx context.Context, k int) {
+			wg.Go(func() { _, _, _ = l.Get(ctx, k) })
+			synctest.Wait()
+		}
+		ask(t.Context(), 0)
+		for k := range mostWaiting - 1 {
+			ask(impatient, 1+k)
+		}
+		ask(t.Context(), 99)
+		if _, _, err := l.Get(t.Context(), 98); chat.CodeOf(err) != chat.CodeOverloaded {
+			t.Fatalf("one more than may wait got %v", err)
+		}
+		hangUp()
+		synctest.Wait()
+		close(s.gate)
+		wg.Wait()
+		synctest.Wait()
+		if want := [][]int{{0}, {99}}; !slices.EqualFunc(s.loads, want, slices.Equal) || l.running != 0 {
+			t.Fatalf("loaded were %v, want %v; %d are under way", s.loads, want, l.running)
 		}
 	})
 }

@@ -90,7 +90,7 @@ func (s *Service) raise(ctx context.Context, caller accounts.Caller, v *summary,
 // ordinalAt gives how many countable messages a conversation has up to a number below its end.
 func (s *Service) ordinalAt(ctx context.Context, c *timeline.Conversation, seq int64) (int64, error) {
 	// Who has read a message has pulled it, so its block is remembered.
-	b, err := s.blocks.Get(ctx, c.ID, timeline.BlockOf(seq), c.MaxSeq, s.heads.Fresh())
+	b, err := s.blocks.Get(ctx, c.ID, timeline.BlockOf(seq), seq, s.heads.Fresh())
 	if err != nil {
 		return 0, err
 	}
@@ -154,6 +154,9 @@ func (s *Service) Receipts(ctx context.Context, u chat.UserID, id chat.Conversat
 		return out, err
 	}
 	asked = slices.DeleteFunc(asked, func(q timeline.ReceiptQuestion) bool { return !mayAsk(q, u) })
+	if len(asked) == 0 {
+		return out, nil
+	}
 	counts, err := s.marks.ReadCounts(ctx, id, asked)
 	for _, n := range counts {
 		out.Receipts = append(out.Receipts, Receipt(n))
@@ -173,10 +176,10 @@ func (s *Service) questions(ctx context.Context, id chat.ConversationID, seqs []
 	for _, n := range seqs {
 		wanted[timeline.BlockOf(n)] = nil
 	}
-	if len(wanted) > screenBlocks {
+	trust := s.heads.Fresh()
+	if len(wanted) > screenBlocks || !trust { // nothing is remembered then, and one statement reads less
 		return s.store.Receipt(ctx, id, seqs)
 	}
-	trust := s.heads.Fresh()
 	for n := range wanted {
 		b, err := s.blocks.Get(ctx, id, n, last, trust)
 		if err != nil {

@@ -10,7 +10,10 @@ import (
 )
 
 // maxShared bounds how many messages one count answers for; a request asks for a hundred at most.
-const maxShared = 500
+const maxShared = 200
+
+// mostWaiting bounds the counts of one conversation that wait for the one under way.
+const mostWaiting = 8
 
 // countTime bounds one count with everything that it may wait for: Redis, the writer of marks, the store.
 const countTime = 3 * time.Second
@@ -30,6 +33,7 @@ type counts struct {
 type sharedCount struct {
 	asked []timeline.ReceiptQuestion
 	place map[int64]int // of a number, in asked and in got
+	wait  int           // how many wait; guarded by counts
 	done  chan struct{}
 	got   []timeline.ReceiptCount
 	err   error
@@ -42,9 +46,15 @@ func newCounts(do func(context.Context, chat.ConversationID, []timeline.ReceiptQ
 // of counts, alone or with others.
 func (s *counts) of(ctx context.Context, c chat.ConversationID, asked []timeline.ReceiptQuestion) ([]timeline.ReceiptCount, error) {
 	mine := s.join(ctx, c, asked)
+	if mine == nil {
+		return nil, chat.Refuse(chat.CodeOverloaded, "too many ask who has read messages of this conversation").After(time.Second)
+	}
 	select {
 	case <-mine.done:
 	case <-ctx.Done():
+		s.mu.Lock()
+		mine.wait--
+		s.mu.Unlock()
 		return nil, ctx.Err()
 	}
 	if mine.err != nil {
@@ -57,16 +67,21 @@ func (s *counts) of(ctx context.Context, c chat.ConversationID, asked []timeline
 	return out, nil
 }
 
-// join gives the count that answers a question, and starts it where nothing else of the conversation is being counted.
+// join gives the count that answers a question, and starts it where nothing else of the conversation is being counted; nil where
+// too many wait.
 func (s *counts) join(ctx context.Context, c chat.ConversationID, asked []timeline.ReceiptQuestion) *sharedCount {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	waiting, busy := s.lanes[c]
 	if n := len(waiting); n > 0 && len(waiting[n-1].asked)+len(asked) <= maxShared {
 		waiting[n-1].add(asked)
+		waiting[n-1].wait++
 		return waiting[n-1]
 	}
-	mine := &sharedCount{place: map[int64]int{}, done: make(chan struct{})}
+	if len(waiting) >= mostWaiting {
+		return nil
+	}
+	mine := &sharedCount{place: map[int64]int{}, done: make(chan struct{}), wait: 1}
 	mine.add(asked)
 	if busy {
 		s.lanes[c] = append(waiting, mine)
@@ -101,6 +116,9 @@ func (s *counts) next(c chat.ConversationID) *sharedCount {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	waiting := s.lanes[c]
+	for len(waiting) > 0 && waiting[0].wait == 0 { // nobody waits for it any more
+		waiting = waiting[1:]
+	}
 	if len(waiting) == 0 {
 		delete(s.lanes, c)
 		return nil

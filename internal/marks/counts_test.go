@@ -94,7 +94,7 @@ func TestCounts_OneIsBounded(t *testing.T) {
 		a := &abacus{n: 1, gate: make(chan struct{})}
 		s := newCounts(a.count)
 		var wg sync.WaitGroup
-		for i := range int64(30) {
+		for i := range int64(15) {
 			wg.Go(func() {
 				var seqs []int64
 				for n := range int64(100) {
@@ -114,7 +114,7 @@ func TestCounts_OneIsBounded(t *testing.T) {
 				t.Errorf("one count answers for %d messages", len(seqs))
 			}
 		}
-		if total != 3000 {
+		if total != 1500 {
 			t.Errorf("%d messages were counted", total)
 		}
 	})
@@ -149,6 +149,44 @@ func TestCounts_EndForEverybody(t *testing.T) {
 		began := time.Now()
 		if _, err := s.of(t.Context(), groups[0], questions(1)); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != countTime {
 			t.Errorf("a count that hangs ended after %s with %v", time.Since(began), err)
+		}
+	})
+}
+
+// However many ask about one conversation, a bounded number of counts waits, and what nobody waits for any more is not counted.
+func TestCounts_AreBoundedAndForgetThoseWhoHaveGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &abacus{gate: make(chan struct{})}
+		s := newCounts(a.count)
+		impatient, hangUp := context.WithCancel(t.Context())
+		screen := func(first int64) []timeline.ReceiptQuestion {
+			var seqs []int64
+			for n := range int64(maxShared) {
+				seqs = append(seqs, first+n)
+			}
+			return questions(seqs...)
+		}
+		var wg sync.WaitGroup
+		for i := range int64(mostWaiting + 1) {
+			wg.Go(func() {
+				ctx := impatient
+				if i == 0 || i == mostWaiting {
+					ctx = t.Context()
+				}
+				_, _ = s.of(ctx, groups[0], screen(1000*i))
+			})
+			synctest.Wait()
+		}
+		if _, err := s.of(t.Context(), groups[0], screen(99_000)); chat.CodeOf(err) != chat.CodeOverloaded {
+			t.Fatalf("one more than may wait got %v", err)
+		}
+		hangUp()
+		synctest.Wait()
+		close(a.gate)
+		wg.Wait()
+		synctest.Wait()
+		if len(a.asked) != 2 || a.asked[0][0] != 0 || a.asked[1][0] != 1000*mostWaiting || len(s.lanes) != 0 {
+			t.Fatalf("%d counts were made, %d lanes are left", len(a.asked), len(s.lanes))
 		}
 	})
 }

@@ -262,6 +262,7 @@ func (m *Marks) compare(ctx context.Context, key string, token float64, want map
 		if len(gone) > 0 {
 			p.ZRem(ctx, key, gone...)
 		}
+		p.Expire(ctx, key, keep) // also of what is left where the set was evicted meanwhile: nobody believes it
 	})
 }
 

@@ -27,7 +27,7 @@ func DefaultConfig() Config {
 	return Config{
 		Batch: 20_000, // a few megabytes of rows
 		// A part costs ClickHouse some 20 ms of CPU with its merges, however small it is: 8 partitions make 8 a second for each
-		// table at most. What was recalled stands in the archive for as long as this after the answer.
+		// table at most. What was recalled stands in the archive for at least as long as this after the answer.
 		Linger: time.Second,
 	}
 }

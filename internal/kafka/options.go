@@ -212,7 +212,7 @@ func (c *Config) newMember(clientID, group, topic string, log *slog.Logger, more
 		kgo.ConsumeTopics(topic),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()), // a change moves few partitions and leaves the others at work
 		kgo.SessionTimeout(c.SessionTimeout),
-		kgo.HeartbeatInterval(min(c.SessionTimeout/5, heartbeat)), // four may be lost
+		kgo.HeartbeatInterval(min(c.SessionTimeout/5, heartbeat)), // four may be lost, of a long session more
 		// Owners finish what they have begun when a partition is revoked; this is how long the group waits for them.
 		kgo.RebalanceTimeout(max(2*c.SessionTimeout, 20*time.Second)),
 		kgo.DisableAutoCommit(), // progress is read from the output; commits are for the eye

@@ -9,7 +9,7 @@
 //	                       o:<conversation> -> ordinal at that seq
 //	tl:{c:<conversation>}  <user>           -> read seq
 //	                       j:<user>         -> -(join seq + 1)
-//	both                   ready            -> the epoch in which the set was complete; absent until it is
+//	both                   ready            -> the epoch in which the set was complete; 2^52 until it is
 //	                       filling          -> the fill that works on the set; ready is 2^52 then
 //	both, with :fill                           the same, as a text: changed in the transactions that change the set whole
 //	both, with :lock                           whoever fills, so that others do not try the same

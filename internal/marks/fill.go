@@ -21,7 +21,7 @@ const (
 	// fillTime bounds one fill.
 	fillTime = 20 * time.Second
 	// lockTime is for how long a fill keeps other processes from the same work. It is only thrift: two fills of one set
-	// do not disturb each other, because only the one whose token stands in the set goes on.
+	// do not disturb each other, because only the one that is named in :fill goes on.
 	lockTime = 10 * time.Second
 	// rounds bounds how often a set is compared with a store that does not come to rest.
 	rounds = 8

@@ -54,7 +54,7 @@ func NewMarkWriter(kc kafka.Config, store MarkStore, fast RaiseMarks, log *slog.
 	return w
 }
 
-// marksRest is how long the marks of a partition gather while they are many. Everybody who asks is answered from Redis meanwhile;
+// marksRest is how long the marks of a partition gather while they are many. Sets that are ready answer meanwhile, and a count in the store waits this long more;
 // a commit for each mark costs the store ten times as much.
 const marksRest = 50 * time.Millisecond
 

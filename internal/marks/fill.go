@@ -278,6 +278,14 @@ func (m *Marks) change(ctx context.Context, key string, token float64, do func(r
 			if err != nil {
 				return err
 			}
+			// The set itself says the same, unless it was evicted, or is that of somebody who does not name fills.
+			of, err := tx.ZScore(ctx, key, filling).Result()
+			if errors.Is(err, redis.Nil) || err == nil && of != token {
+				return errOvertaken
+			}
+			if err != nil {
+				return err
+			}
 			_, err = tx.TxPipelined(ctx, func(p redis.Pipeliner) error { do(p); return nil })
 			return err
 		}, key+fillTail)

@@ -209,7 +209,11 @@ func TestFill_OfASetThatIsEvictedMakesNothingReady(t *testing.T) {
 		w.must(w.raw.Set(w.ctx, key+fillTail, strconv.FormatFloat(token, 'f', 0, 64), 0).Err())
 		w.must(w.raw.Set(w.ctx, epochKey, "5000000000000000", 0).Err())
 		w.must(w.raw.Del(w.ctx, key).Err())
-		w.must(w.fast.change(w.ctx, key, token, func(p redis.Pipeliner) { w.fast.finish(w.ctx, p, key, 5000000000000000) }))
+		if err := w.fast.change(w.ctx, key, token, func(redis.Pipeliner) { t.Error("an evicted set is changed") }); !errors.Is(err, errOvertaken) {
+			t.Errorf("changing an evicted set gave %v", err)
+		}
+		_, err := w.raw.TxPipelined(w.ctx, func(p redis.Pipeliner) error { w.fast.finish(w.ctx, p, key, 5000000000000000); return nil }) // evicted after the look
+		w.must(err)
 		if n := w.raw.Exists(w.ctx, key).Val(); n != 0 || w.ready(subject{conversation: groups[0]}) {
 			t.Fatalf("the set is there: %d", n)
 		}

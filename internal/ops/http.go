@@ -154,11 +154,11 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	if s.draining.Load() { // at once, whatever else is slow
 		answer["draining"], status, checks = "yes", http.StatusServiceUnavailable, nil
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), within)
-	defer cancel()
 	for name, check := range checks {
 		answer[name] = "ok"
+		ctx, cancel := context.WithTimeout(r.Context(), within) // of its own: one that is slow says nothing of the others
 		err := check(ctx)
+		cancel()
 		s.mu.Lock()
 		switch {
 		case err == nil:

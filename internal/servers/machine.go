@@ -1,6 +1,7 @@
 package servers
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -22,11 +23,11 @@ type Machine struct {
 	name, end string
 }
 
-// NewMachine makes one, which ends with the test. It takes the rights of root; without them the test is skipped.
+// NewMachine makes one, which ends with the test. It takes the rights of root.
 func NewMachine(t testing.TB) *Machine {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("a network namespace takes the rights of root")
+		missing(t, "a network namespace", errors.New("it takes the rights of root"))
 	}
 	id := os.Getpid()
 	m := &Machine{t: t, name: fmt.Sprintf("tideline-%d", id), end: fmt.Sprintf("tlb%d", id), Host: fmt.Sprintf("10.213.%d.1", id%250)}

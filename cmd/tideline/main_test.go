@@ -55,19 +55,27 @@ func TestHealth(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var fault error
+	fault := errors.New("the store is not there yet")
 	server.Check("store", func(context.Context) error { return fault })
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- server.Run(ctx) }()
 
+	if got := tideline(t, "health", "-ops.addr", server.Addr()); got.code != 1 || !strings.Contains(got.err, "not there yet") {
+		t.Errorf("a process that waits for something: %+v", got)
+	}
+	fault = nil
 	_, port, _ := strings.Cut(server.Addr(), ":")
 	if got := tideline(t, "health", "-ops.addr", ":"+port); got.code != 0 || !strings.Contains(got.out, `"store":"ok"`) {
 		t.Errorf("a process that is well: %+v", got)
 	}
 	fault = errors.New("the store is away")
-	if got := tideline(t, "health", "-ops.addr", server.Addr()); got.code != 1 || !strings.Contains(got.err, "the store is away") {
-		t.Errorf("a process that is not well: %+v", got)
+	if got := tideline(t, "health", "-ops.addr", server.Addr()); got.code != 0 || !strings.Contains(got.out, "the store is away") {
+		t.Errorf("a process whose store is away: %+v", got)
+	}
+	server.SetDraining()
+	if got := tideline(t, "health", "-ops.addr", server.Addr()); got.code != 1 || !strings.Contains(got.err, "draining") {
+		t.Errorf("a process that stops: %+v", got)
 	}
 	stop()
 	if err := <-ended; err != nil {

@@ -60,9 +60,11 @@ func TestLoader_GathersOnlyWhileAllPlacesAreTaken(t *testing.T) {
 		if want := [][]int{{1}, {2}}; !slices.EqualFunc(s.loads, want, slices.Equal) {
 			t.Fatalf("under way are %v, want %v", s.loads, want)
 		}
-		close(s.gate)
+		for range 4 { // one after the other, so that their order is known
+			s.gate <- struct{}{}
+			synctest.Wait()
+		}
 		wg.Wait()
-		synctest.Wait()
 		if want := [][]int{{1}, {2}, {3, 4, 5}, {6, 100}}; !slices.EqualFunc(s.loads, want, slices.Equal) {
 			t.Fatalf("loaded were %v, want %v", s.loads, want)
 		}

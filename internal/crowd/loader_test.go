@@ -68,8 +68,8 @@ func TestLoader_GathersOnlyWhileAllPlacesAreTaken(t *testing.T) {
 		if want := [][]int{{1}, {2}, {3, 4, 5}, {6, 100}}; !slices.EqualFunc(s.loads, want, slices.Equal) {
 			t.Fatalf("loaded were %v, want %v", s.loads, want)
 		}
-		if l.running != 0 || len(l.waiting) != 0 {
-			t.Fatalf("in the end %d are under way and %d wait", l.running, len(l.waiting))
+		if l.batches.running != 0 || len(l.batches.waiting) != 0 {
+			t.Fatalf("in the end %d are under way and %d wait", l.batches.running, len(l.batches.waiting))
 		}
 	})
 }
@@ -124,7 +124,7 @@ func TestLoader_EndsForEverybody(t *testing.T) {
 		wg.Wait()
 		synctest.Wait()
 		s.err = nil
-		if got, _, err := l.Get(t.Context(), 3); err != nil || got.square != 9 || l.running != 0 {
+		if got, _, err := l.Get(t.Context(), 3); err != nil || got.square != 9 || l.batches.running != 0 {
 			t.Errorf("after the failure: %+v, %v", got, err)
 		}
 	})
@@ -155,8 +155,8 @@ func TestLoader_IsBoundedAndForgetsThoseWhoHaveGone(t *testing.T) {
 		close(s.gate)
 		wg.Wait()
 		synctest.Wait()
-		if want := [][]int{{0}, {99}}; !slices.EqualFunc(s.loads, want, slices.Equal) || l.running != 0 {
-			t.Fatalf("loaded were %v, want %v; %d are under way", s.loads, want, l.running)
+		if want := [][]int{{0}, {99}}; !slices.EqualFunc(s.loads, want, slices.Equal) || l.batches.running != 0 {
+			t.Fatalf("loaded were %v, want %v; %d are under way", s.loads, want, l.batches.running)
 		}
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"tideline/internal/crowd"
 	"tideline/pkg/chat"
 )
 
@@ -54,7 +55,10 @@ type ends struct{ messages, receipts map[int32]int64 }
 type positions struct{ messages, receipts map[int32]int64 }
 
 func newBarrier(store Store, logs Logs, partitions int) *barrier {
-	b := &barrier{store: store, logs: logs, quiet: map[int32]span{}, look: look}
+	b := &barrier{
+		store: store, logs: logs, ends: newNextCall[ends](), positions: newNextCall[positions](), silent: newNextCall[struct{}](),
+		receipts: newNextCall[map[int32]int64](), marks: newNextCall[map[int32]int64](), quiet: map[int32]span{}, look: look,
+	}
 	for p := range int32(partitions) {
 		b.partitions = append(b.partitions, p)
 	}
@@ -187,52 +191,19 @@ func (b *barrier) listen(ctx context.Context, from, to map[int32]int64) error {
 
 // nextCall lets many callers share calls: who comes while one is under way shares the next one, so that what it is given
 // was found out after it asked.
-type nextCall[T any] struct {
-	mu            sync.Mutex // guards running, next
-	running, next *call[T]
-}
+type nextCall[T any] struct{ *crowd.Batches[T] }
 
-type call[T any] struct {
-	ask  func(context.Context) (T, error)
-	done chan struct{}
-	got  T
-	err  error
-}
+func newNextCall[T any]() nextCall[T] { return nextCall[T]{crowd.NewBatches[T](1, 1)} }
 
-func (n *nextCall[T]) do(ctx context.Context, ask func(context.Context) (T, error)) (T, error) {
-	n.mu.Lock()
-	var c *call[T]
-	switch {
-	case n.running == nil:
-		c = &call[T]{ask: ask, done: make(chan struct{})}
-		n.running = c
-		go n.run(ctx, c)
-	case n.next == nil:
-		c = &call[T]{ask: ask, done: make(chan struct{})}
-		n.next = c
-	default:
-		c = n.next
+func (n nextCall[T]) do(ctx context.Context, ask func(context.Context) (T, error)) (got T, err error) {
+	shared, err := n.Do(ctx, func(*T) bool { return true }, func(ctx context.Context, shared *T) (err error) {
+		ctx, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		*shared, err = ask(ctx)
+		return err
+	})
+	if shared != nil {
+		got = *shared
 	}
-	n.mu.Unlock()
-	select {
-	case <-c.done:
-		return c.got, c.err
-	case <-ctx.Done():
-		var none T
-		return none, ctx.Err()
-	}
-}
-
-// run makes calls until nobody waits for another. They do not end with the one who asked first: others wait, too.
-func (n *nextCall[T]) run(ctx context.Context, c *call[T]) {
-	for c != nil {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
-		c.got, c.err = c.ask(ctx)
-		cancel()
-		close(c.done)
-		n.mu.Lock()
-		n.running, n.next = n.next, nil
-		c = n.running
-		n.mu.Unlock()
-	}
+	return got, err
 }

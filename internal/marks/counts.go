@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"tideline/internal/crowd"
 	"tideline/pkg/chat"
 	"tideline/pkg/timeline"
 )
@@ -24,105 +25,82 @@ const countTime = 3 * time.Second
 type counts struct {
 	count func(ctx context.Context, c chat.ConversationID, asked []timeline.ReceiptQuestion) ([]timeline.ReceiptCount, error)
 
-	mu sync.Mutex // guards lanes
-	// lanes has the conversations that are being counted, each with the counts that come after the one under way.
-	lanes map[chat.ConversationID][]*sharedCount
+	mu    sync.Mutex // guards lanes
+	lanes map[chat.ConversationID]*lane
+}
+
+// lane is where the counts of one conversation follow one another.
+type lane struct {
+	*crowd.Batches[sharedCount]
+	users int // who is in it; guarded by counts
 }
 
 // sharedCount is what some callers wait for.
 type sharedCount struct {
 	asked []timeline.ReceiptQuestion
 	place map[int64]int // of a number, in asked and in got
-	wait  int           // how many wait; guarded by counts
-	done  chan struct{}
 	got   []timeline.ReceiptCount
-	err   error
 }
 
 func newCounts(do func(context.Context, chat.ConversationID, []timeline.ReceiptQuestion) ([]timeline.ReceiptCount, error)) *counts {
-	return &counts{count: do, lanes: map[chat.ConversationID][]*sharedCount{}}
+	return &counts{count: do, lanes: map[chat.ConversationID]*lane{}}
 }
 
 // of counts, alone or with others.
 func (s *counts) of(ctx context.Context, c chat.ConversationID, asked []timeline.ReceiptQuestion) ([]timeline.ReceiptCount, error) {
-	mine := s.join(ctx, c, asked)
-	if mine == nil {
-		return nil, chat.Refuse(chat.CodeOverloaded, "too many ask who has read messages of this conversation").After(time.Second)
-	}
-	select {
-	case <-mine.done:
-	case <-ctx.Done():
-		s.mu.Lock()
-		mine.wait--
-		s.mu.Unlock()
-		return nil, ctx.Err()
-	}
-	if mine.err != nil {
-		return nil, mine.err
+	lane := s.enter(c)
+	defer s.exit(c)
+	shared, err := lane.Do(ctx, func(n *sharedCount) bool { return n.add(asked) }, func(ctx context.Context, n *sharedCount) (err error) {
+		ctx, cancel := context.WithTimeout(ctx, countTime)
+		defer cancel()
+		n.got, err = s.count(ctx, c, n.asked)
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
 	out := make([]timeline.ReceiptCount, len(asked))
 	for i, q := range asked {
-		out[i] = mine.got[mine.place[q.Seq]]
+		out[i] = shared.got[shared.place[q.Seq]]
 	}
 	return out, nil
 }
 
-// join gives the count that answers a question, and starts it where nothing else of the conversation is being counted; nil where
-// too many wait.
-func (s *counts) join(ctx context.Context, c chat.ConversationID, asked []timeline.ReceiptQuestion) *sharedCount {
+func (s *counts) enter(c chat.ConversationID) *lane {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	waiting, busy := s.lanes[c]
-	if n := len(waiting); n > 0 && len(waiting[n-1].asked)+len(asked) <= maxShared {
-		waiting[n-1].add(asked)
-		waiting[n-1].wait++
-		return waiting[n-1]
+	l := s.lanes[c]
+	if l == nil {
+		l = &lane{Batches: crowd.NewBatches[sharedCount](1, mostWaiting)}
+		s.lanes[c] = l
 	}
-	if len(waiting) >= mostWaiting {
-		return nil
-	}
-	mine := &sharedCount{place: map[int64]int{}, done: make(chan struct{}), wait: 1}
-	mine.add(asked)
-	if busy {
-		s.lanes[c] = append(waiting, mine)
-		return mine
-	}
-	s.lanes[c] = nil
-	go s.run(context.WithoutCancel(ctx), c, mine)
-	return mine
+	l.users++
+	return l
 }
 
-func (n *sharedCount) add(asked []timeline.ReceiptQuestion) {
+func (s *counts) exit(c chat.ConversationID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l := s.lanes[c]; l.users > 1 {
+		l.users--
+	} else {
+		delete(s.lanes, c)
+	}
+}
+
+// add takes questions in, if there is room.
+func (n *sharedCount) add(asked []timeline.ReceiptQuestion) bool {
+	if len(n.asked) > 0 && len(n.asked)+len(asked) > maxShared {
+		return false
+	}
+	if n.place == nil {
+		n.place = make(map[int64]int, len(asked))
+	}
 	for _, q := range asked {
 		if _, there := n.place[q.Seq]; !there {
 			n.place[q.Seq] = len(n.asked)
 			n.asked = append(n.asked, q)
 		}
 	}
-}
-
-// run counts until nobody waits. It does not end with the one who asked first: others wait, too; each count has its bound.
-func (s *counts) run(ctx context.Context, c chat.ConversationID, now *sharedCount) {
-	for now != nil {
-		ctx, cancel := context.WithTimeout(ctx, countTime)
-		now.got, now.err = s.count(ctx, c, now.asked)
-		cancel()
-		close(now.done)
-		now = s.next(c)
-	}
-}
-
-func (s *counts) next(c chat.ConversationID) *sharedCount {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	waiting := s.lanes[c]
-	for len(waiting) > 0 && waiting[0].wait == 0 { // nobody waits for it any more
-		waiting = waiting[1:]
-	}
-	if len(waiting) == 0 {
-		delete(s.lanes, c)
-		return nil
-	}
-	s.lanes[c] = waiting[1:]
-	return waiting[0]
+	return true
 }

@@ -54,9 +54,9 @@ func NewMarkWriter(kc kafka.Config, store MarkStore, fast RaiseMarks, log *slog.
 	return w
 }
 
-// marksRest is how long the marks of a partition gather while they are many. Sets that are ready answer meanwhile, and a count in the store waits this long more;
-// a commit for each mark costs the store ten times as much.
-const marksRest = 50 * time.Millisecond
+// marksRest is how long the marks of a partition gather while they are many. Sets that are ready answer meanwhile, and a count in
+// the store waits this long more; a commit for each mark costs the store ten times as much.
+const marksRest = 100 * time.Millisecond
 
 // missedLook is how often it is tried to make good what the fast marks missed.
 const missedLook = time.Second

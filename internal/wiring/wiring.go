@@ -207,8 +207,8 @@ func (p *Parts) Close() {
 }
 
 // producer makes a producer that is closed with the parts.
-func (p *Parts) producer(name string) (*kgo.Client, error) {
-	cl, err := p.Settings.Kafka.NewProducer(name+"-"+p.ID, p.Log)
+func (p *Parts) producer(name string, opts ...kgo.Opt) (*kgo.Client, error) {
+	cl, err := p.Settings.Kafka.NewProducer(name+"-"+p.ID, p.Log, opts...)
 	if err == nil {
 		p.close = append(p.close, cl.Close)
 	}
@@ -239,9 +239,17 @@ type Requests struct {
 	Sender   *sender.Sender
 }
 
+// marksLinger is how long read marks wait for company, longer than a send would: nobody watches a mark being set, and at a thousand a
+// second one request to the broker takes ten of them instead of two.
+const marksLinger = 10 * time.Millisecond
+
 // Requests builds what both doors share, with the services that it needs, which stop after the doors.
 func (p *Parts) Requests() (*Requests, []ops.Named, error) {
-	producer, err := p.producer("api")
+	commands, err := p.producer("api")
+	if err != nil {
+		return nil, nil, err
+	}
+	marks, err := p.producer("api-marks", kgo.ProducerLinger(marksLinger))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -252,11 +260,11 @@ func (p *Parts) Requests() (*Requests, []ops.Named, error) {
 	r := &Requests{
 		Heads:    heads.New(p.Settings.Kafka, p.Log, "heads-"+p.ID),
 		Accounts: accounts.New(p.Settings.Auth, p.Guarded, p.IDs, p.Redis, p.Log),
-		Sender:   sender.New(p.Settings.Send, p.Settings.Kafka, producer, p.Redis, p.Guarded, hasher, p.Log, sender.NewMetrics(p.Registry), p.ID),
+		Sender:   sender.New(p.Settings.Send, p.Settings.Kafka, commands, p.Redis, p.Guarded, hasher, p.Log, sender.NewMetrics(p.Registry), p.ID),
 	}
 	r.Service = handlers.New(handlers.Parts{
 		Config: p.Settings.Read, Kafka: p.Settings.Kafka, Store: p.Guarded, Accounts: r.Accounts, Sender: r.Sender, Heads: r.Heads,
-		Marks: p.Marks, Producer: producer, Hasher: hasher, IDs: p.IDs, Log: p.Log, Registry: p.Registry,
+		Marks: p.Marks, Producer: marks, Hasher: hasher, IDs: p.IDs, Log: p.Log, Registry: p.Registry,
 	})
 	p.Ops.Check("hints", func(context.Context) error {
 		if !r.Heads.Fresh() {

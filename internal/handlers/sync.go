@@ -86,11 +86,10 @@ type Conversation struct {
 }
 
 // shown gives summaries as their reader sees them. How far the others of private conversations have read is asked in one go.
-func (s *Service) shown(ctx context.Context, u chat.UserID, list []summary) ([]Conversation, error) {
+func (s *Service) shown(ctx context.Context, u chat.UserID, list []placed) ([]Conversation, error) {
 	out := make([]Conversation, len(list))
 	var peers []timeline.MemberKey
-	for i := range list {
-		v := &list[i]
+	for i, v := range list {
 		first, last := v.m.Visible(&v.c)
 		out[i] = Conversation{
 			ID: v.c.ID, Type: v.c.ID.Kind.Type(), Name: v.c.Name, AvatarURL: v.c.AvatarURL, MaxSeq: last, MinSeq: first, ReadSeq: v.mark.Seq,
@@ -158,17 +157,18 @@ func (s *Service) Conversation(ctx context.Context, u chat.UserID, id chat.Conve
 			return Conversation{}, err
 		}
 	}
-	v := []summary{{c: c, m: m, mark: timeline.Mark{Seq: m.ReadSeq, Ordinal: m.ReadOrdinal}}}
+	list := []summary{{c: c, m: m, mark: timeline.Mark{Seq: m.ReadSeq, Ordinal: m.ReadOrdinal}}}
+	v := &list[0]
 	if fast, ready, err := s.marks.OfUser(ctx, u); err == nil && ready && fast[id].Seq > m.ReadSeq && m.Present() && fast[id].Seq <= c.MaxSeq {
-		v[0].mark = fast[id]
+		v.mark = fast[id]
 	}
 	if m.Present() {
-		v[0].mark = s.raised.atLeast(v[0].mark, id, u, c.MaxSeq)
+		v.mark = s.raised.atLeast(v.mark, id, u, c.MaxSeq)
 	}
-	if err := s.count(ctx, u, v); err != nil {
+	if err := s.count(ctx, u, list); err != nil {
 		return Conversation{}, err
 	}
-	shown, err := s.shown(ctx, u, v)
+	shown, err := s.shown(ctx, u, []placed{{summary: v}})
 	if err != nil {
 		return Conversation{}, err
 	}
@@ -268,24 +268,24 @@ func (s *Service) Sync(ctx context.Context, u chat.UserID, r SyncRequest) (SyncA
 		return SyncAnswer{}, err
 	}
 	answer := SyncAnswer{Conversations: []Conversation{}, Removed: []chat.ConversationID{}}
-	var moved []summary
+	var moved []placed
 	for i := range all {
 		v := &all[i]
 		answer.UnreadTotal += v.unread
 		switch {
 		case v.m.Present() && from.movedSince(v):
-			moved = append(moved, *v)
+			moved = append(moved, placed{keyOf(v, from.since != nil), v})
 		case !v.m.Present() && !from.paging && from.since != nil && v.m.ChangedOffset >= from.since.at(v.c.Partition):
 			answer.Removed = append(answer.Removed, v.c.ID)
 		}
 	}
 	// The order does not change while somebody pages: by id where only what moved is given; otherwise the newest first,
 	// and what moves to the front meanwhile comes again as moved.
-	slices.SortFunc(moved, func(a, b summary) int { return compareKeys(keyOf(&a, from.since != nil), keyOf(&b, from.since != nil)) })
+	slices.SortFunc(moved, func(a, b placed) int { return compareKeys(a.key, b.key) })
 	start := 0
 	if from.paging {
-		start, _ = slices.BinarySearchFunc(moved, from.key, func(v summary, k pageKey) int {
-			if compareKeys(keyOf(&v, from.since != nil), k) <= 0 {
+		start, _ = slices.BinarySearchFunc(moved, from.key, func(v placed, k pageKey) int {
+			if compareKeys(v.key, k) <= 0 {
 				return -1
 			}
 			return 1
@@ -305,7 +305,7 @@ func (s *Service) Sync(ctx context.Context, u chat.UserID, r SyncRequest) (SyncA
 		if r.Newest == 0 {
 			continue
 		}
-		if v.Newest, err = s.newest(ctx, u, &moved[start+i], r.Newest, senders); err != nil {
+		if v.Newest, err = s.newest(ctx, u, moved[start+i].summary, r.Newest, senders); err != nil {
 			return SyncAnswer{}, err
 		}
 		for _, entry := range v.Newest {
@@ -318,7 +318,7 @@ func (s *Service) Sync(ctx context.Context, u chat.UserID, r SyncRequest) (SyncA
 		}
 	}
 	if answer.HasMore = end < len(moved); answer.HasMore {
-		next.paging, next.key = true, keyOf(&moved[end-1], from.since != nil)
+		next.paging, next.key = true, moved[end-1].key
 	} else {
 		next = syncCursor{since: next.until}
 	}

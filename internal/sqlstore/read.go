@@ -48,7 +48,7 @@ func scanConversation(r scanner) (timeline.Conversation, error) {
 	return c, err
 }
 
-func memberInto(m *timeline.Member, id *[]byte, role *int) []any {
+func memberInto(m *timeline.Member, id any, role *int) []any {
 	return []any{id, &m.User, role, &m.JoinSeq, &m.LeftSeq, &m.MutedUntil, &m.Nickname, &m.ChangedSeq, &m.ChangedOffset, &m.ReadSeq, &m.ReadOrdinal, &m.ReadOffset}
 }
 
@@ -225,13 +225,14 @@ func (s *Store) membershipsOf(ctx context.Context, users []chat.UserID, past boo
 		args[i] = int64(u)
 	}
 	out := make(map[chat.UserID][]timeline.Membership, len(users))
+	// Somebody may have hundreds: what a row is scanned into is the same for all of them.
+	var ms timeline.Membership
+	m, c := &ms.Member, &ms.Conversation
+	var mid, cid sql.RawBytes
+	var role int
+	into := append(memberInto(m, &mid, &role), &cid, &c.Partition, &c.MaxSeq, &c.Ordinal, &c.MaxRecalledSeq, &c.MaxAddressedSeq, &c.MaxMentionSeq,
+		&c.Name, &c.AvatarURL, &c.Owner, &c.HistoryVisible, &c.MemberCount, &c.DissolvedSeq, &c.CreatedAt, &c.LastAt, &c.LastOffset)
 	err := s.query(ctx, "reading memberships", text, args, func(r *sql.Rows) error {
-		var ms timeline.Membership
-		m, c := &ms.Member, &ms.Conversation
-		var mid, cid []byte
-		var role int
-		into := append(memberInto(m, &mid, &role), &cid, &c.Partition, &c.MaxSeq, &c.Ordinal, &c.MaxRecalledSeq, &c.MaxAddressedSeq, &c.MaxMentionSeq,
-			&c.Name, &c.AvatarURL, &c.Owner, &c.HistoryVisible, &c.MemberCount, &c.DissolvedSeq, &c.CreatedAt, &c.LastAt, &c.LastOffset)
 		if err := r.Scan(into...); err != nil {
 			return err
 		}

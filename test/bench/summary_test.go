@@ -68,6 +68,7 @@ func (b *bench) summaryOn(s *site, tab *table) {
 	for range b.size.runs {
 		var sound []byte
 		var took, bare []time.Duration
+		profiled := b.profile(s, "summary", b.size.cell)
 		before := cpu()
 		for began := time.Now(); time.Since(began) < b.size.cell; {
 			sent := time.Now()
@@ -84,6 +85,7 @@ func (b *bench) summaryOn(s *site, tab *table) {
 			}
 		}
 		uses.add(cpu().since(before))
+		profiled()
 		times += len(took)
 		size = len(sound)
 		floor.call(b.t, floorAsk{Bytes: map[string]string{"summary": string(sound)}}, nil)

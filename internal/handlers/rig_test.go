@@ -3,6 +3,7 @@ package handlers
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -137,6 +138,18 @@ func (s *shelf) Rows(_ context.Context, id chat.ConversationID, first, last int6
 	for _, r := range s.rows[id] {
 		if r.Seq >= first && r.Seq <= last {
 			out = append(out, r)
+		}
+	}
+	return out, nil
+}
+
+func (s *shelf) Receipt(_ context.Context, id chat.ConversationID, seqs []int64) ([]timeline.ReceiptQuestion, error) {
+	s.reading("receipt")
+	defer s.mu.Unlock()
+	var out []timeline.ReceiptQuestion
+	for _, r := range s.rows[id] {
+		if slices.Contains(seqs, r.Seq) && r.Kind == chat.KindMessage && !r.Tombstone {
+			out = append(out, timeline.ReceiptQuestion{Seq: r.Seq, Sender: r.Sender, Recipients: r.Recipients})
 		}
 	}
 	return out, nil

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -408,28 +410,62 @@ func TestRequests_SlowOnesDoNotHoldUpPings(t *testing.T) {
 	}
 }
 
+// Whoever does a send, the goroutine of the connection or another, and however long it takes: the next one waits for it.
 func TestRequests_SendsOfAConnectionKeepTheirOrder(t *testing.T) {
-	r := newRig(t, nil)
-	var mu sync.Mutex
+	r := newRig(t, func(c *Config) { c.RequestsPerSecond, c.RequestBurst = 1_000_000, 1_000_000 })
+	const sends = 3000
+	random := rand.New(rand.NewPCG(1, 2))
+	var mu sync.Mutex // guards random, order and busy
 	var order []string
-	r.door.do = func(_ context.Context, _ accounts.Caller, _ string, body []byte) (json.RawMessage, error) {
+	busy := false
+	r.door.do = func(_ context.Context, _ accounts.Caller, op string, body []byte) (json.RawMessage, error) {
+		if op != "send" {
+			return json.RawMessage(`{}`), nil
+		}
 		mu.Lock()
-		defer mu.Unlock()
+		if busy {
+			t.Error("two sends of one connection are at work")
+		}
+		busy = true
 		order = append(order, string(body))
+		yields := random.IntN(20)
+		mu.Unlock()
+		for range yields {
+			runtime.Gosched()
+		}
+		mu.Lock()
+		busy = false
+		mu.Unlock()
 		return json.RawMessage(`{}`), nil
 	}
 	c := r.login("7")
-	for i := range 8 {
+	answers := 0
+	for i := range sends {
 		c.request("send", map[string]any{"client_msg_id": fmt.Sprint(i)})
+		// Sometimes the last request of a frame, sometimes with others behind it, and with others between.
+		if i%3 == 0 {
+			c.request("sync", nil)
+			answers++
+		}
+		for answers++; answers > i%5; answers-- {
+			if s := c.hear(); s.Error != nil {
+				t.Fatal(s.Error)
+			}
+		}
 	}
-	for range 8 {
+	for ; answers > 0; answers-- {
 		if s := c.hear(); s.Error != nil {
 			t.Fatal(s.Error)
 		}
 	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(order) != sends {
+		t.Fatalf("%d of %d sends were done", len(order), sends)
+	}
 	for i, body := range order {
 		if body != fmt.Sprintf(`{"client_msg_id":"%d"}`, i) {
-			t.Fatalf("the order was %v", order)
+			t.Fatalf("at place %d is %s", i, body)
 		}
 	}
 }

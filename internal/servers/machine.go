@@ -29,6 +29,7 @@ func NewMachine(t testing.TB) *Machine {
 	if os.Geteuid() != 0 {
 		missing(t, "a network namespace", errors.New("it takes the rights of root"))
 	}
+	sweepMachines()
 	id := os.Getpid()
 	m := &Machine{t: t, name: fmt.Sprintf("tideline-%d", id), end: fmt.Sprintf("tlb%d", id), Host: fmt.Sprintf("10.213.%d.1", id%250)}
 	near := fmt.Sprintf("tla%d", id)
@@ -48,6 +49,21 @@ func NewMachine(t testing.TB) *Machine {
 		m.ip(c)
 	}
 	return m
+}
+
+// sweepMachines removes those whose process was killed before it could.
+func sweepMachines() {
+	list, err := exec.Command("ip", "netns", "list").Output()
+	if err != nil {
+		return // what needs one says so
+	}
+	for line := range strings.Lines(string(list)) {
+		name, _, _ := strings.Cut(strings.TrimSpace(line), " ")
+		pid, ours := strings.CutPrefix(name, "tideline-")
+		if _, err := os.Stat("/proc/" + pid); ours && os.IsNotExist(err) {
+			_ = exec.Command("ip", "netns", "del", name).Run() // its end of the cable goes with it, and so does ours
+		}
+	}
 }
 
 func (m *Machine) ip(arguments string) {

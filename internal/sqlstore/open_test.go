@@ -2,11 +2,14 @@ package sqlstore
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"tideline/internal/config"
 	"tideline/internal/servers"
@@ -54,6 +57,12 @@ func openStore(t testing.TB, cfg Config) *Store {
 func TestStore_PassesTheSuiteOfTheTimeline(t *testing.T) {
 	t.Run("SQLite", func(t *testing.T) { timelinetest.Run(t, func(t *testing.T) timelinetest.Store { return newSQLite(t) }) })
 	t.Run("MySQL", func(t *testing.T) { timelinetest.Run(t, func(t *testing.T) timelinetest.Store { return newMySQL(t) }) })
+	// As doors have it: bounded, and with statements that a crowd shares.
+	t.Run("Guarded", func(t *testing.T) {
+		timelinetest.Run(t, func(t *testing.T) timelinetest.Store {
+			return newSQLite(t).Guarded(slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+		})
+	})
 }
 
 func TestOpen_HidesThePassword(t *testing.T) {

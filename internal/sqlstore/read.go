@@ -407,14 +407,15 @@ func (s *Store) walkReaders(ctx context.Context, c chat.ConversationID, asked []
 	return out, nil
 }
 
-// Receipt gives what a question about receipts needs to know of a message, or false where there is no such message.
+// Receipt gives what questions about receipts need to know of some numbers: of those that are messages, and no tombstones.
 func (s *Store) Receipt(ctx context.Context, c chat.ConversationID, seqs []int64) ([]timeline.ReceiptQuestion, error) {
 	args := []any{c.Bytes()}
 	for _, q := range seqs {
 		args = append(args, q)
 	}
 	var out []timeline.ReceiptQuestion
-	err := s.query(ctx, "reading senders", fmt.Sprintf("SELECT seq, sender_id, lists FROM timeline WHERE conversation_id = ? AND kind = %d AND seq IN (%s) ORDER BY seq", chat.KindMessage, placeholders(len(seqs))),
+	err := s.query(ctx, "reading senders", fmt.Sprintf("SELECT seq, sender_id, lists FROM timeline WHERE conversation_id = ? AND kind = %d AND flags & %d = 0 AND seq IN (%s) ORDER BY seq",
+		chat.KindMessage, flagTombstone, placeholders(len(seqs))),
 		args, func(r *sql.Rows) error {
 			var q timeline.ReceiptQuestion
 			var lists []byte

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -305,6 +306,36 @@ func (p *play) compare() {
 	for _, u := range people {
 		p.compareUser(u)
 	}
+	p.compareCrowd()
+}
+
+// compareCrowd asks for everybody's memberships at once: whoever shares statements with others gets what is his.
+func (p *play) compareCrowd() {
+	p.t.Helper()
+	var wg sync.WaitGroup
+	for _, u := range people {
+		for _, past := range []bool{true, false} {
+			want, err := p.store.Memberships(p.ctx, u, past)
+			p.must(err)
+			for range 2 {
+				wg.Go(func() {
+					got, err := p.store.Memberships(p.ctx, u, past)
+					if err != nil || !reflect.DeepEqual(byConversation(got), byConversation(want)) {
+						p.t.Errorf("beside others %s got %+v, %v; alone %+v", u, got, err, want)
+					}
+				})
+			}
+		}
+	}
+	wg.Wait()
+}
+
+func byConversation(list []timeline.Membership) map[chat.ConversationID]timeline.Membership {
+	out := make(map[chat.ConversationID]timeline.Membership, len(list))
+	for _, m := range list {
+		out[m.Conversation.ID] = m
+	}
+	return out
 }
 
 func (p *play) compareConversation(c chat.ConversationID) {

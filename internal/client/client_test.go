@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
+	"github.com/gorilla/websocket"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -283,6 +284,40 @@ func TestLive_ComesBackAfterADrainAndCatchesUp(t *testing.T) {
 	n = w.say("and on")
 	if e := next(t, l, EventHint); e.Seq != n {
 		t.Fatalf("hinted %+v", e)
+	}
+}
+
+// Whoever asks on a connection that is being closed hears how it was closed, and so what to do; whether the request could still be
+// written is chance.
+func TestAsk_TellsHowTheConnectionWasClosed(t *testing.T) {
+	for range 30 {
+		up := websocket.Upgrader{}
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			ws, err := up.Upgrade(w, r, nil)
+			if err != nil {
+				return
+			}
+			defer func() { _ = ws.Close() }()
+			_, _, _ = ws.ReadMessage()
+			_ = ws.WriteMessage(websocket.TextMessage, []byte(`{"id":1,"result":{"heartbeat_ms":30000}}`))
+			_, _, _ = ws.ReadMessage()
+			_ = ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(4001, `{"code":"draining"}`), time.Now().Add(time.Second))
+			for err == nil {
+				_, _, err = ws.ReadMessage()
+			}
+		}))
+		s, err := Dial(t.Context(), "ws"+strings.TrimPrefix(server.URL, "http"), "token", func(Frame) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 3 { // the first is answered with the close frame; the others meet it at any place
+			var closed *Closed
+			if err := s.Ask(t.Context(), "sync", nil, nil); !errors.As(err, &closed) || closed.Name != "draining" {
+				t.Fatalf("asking gave %v", err)
+			}
+		}
+		s.Close()
+		server.Close()
 	}
 }
 

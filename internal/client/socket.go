@@ -142,8 +142,12 @@ func (s *Socket) Ask(ctx context.Context, op string, fields, out any) error {
 		s.mu.Unlock()
 	}()
 	frame["id"], frame["op"] = json.RawMessage(id), op
-	if err := s.send(frame); err != nil {
-		return fmt.Errorf("asking %s: %w", op, err)
+	text, err := json.Marshal(frame)
+	if err != nil {
+		return fmt.Errorf("encoding %s: %w", op, err)
+	}
+	if s.send(text) != nil { // what the server said at last tells more than that nothing can be written
+		return fmt.Errorf("asking %s: %w", op, s.awaitEnd())
 	}
 	select {
 	case f := <-answer:
@@ -175,11 +179,11 @@ func (s *Socket) Ask(ctx context.Context, op string, fields, out any) error {
 	}
 }
 
-func (s *Socket) send(frame any) error {
+func (s *Socket) send(frame []byte) error {
 	s.write.Lock()
 	defer s.write.Unlock()
 	_ = s.ws.SetWriteDeadline(time.Now().Add(writeTime))
-	return s.ws.WriteJSON(frame)
+	return s.ws.WriteMessage(websocket.TextMessage, frame)
 }
 
 func (s *Socket) read() {
@@ -250,6 +254,11 @@ func (s *Socket) Err() error {
 // Close closes the connection, and waits until it has ended.
 func (s *Socket) Close() {
 	_ = s.ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseNormalClosure, ""), time.Now().Add(time.Second))
+	_ = s.awaitEnd()
+}
+
+// awaitEnd gives the other side a moment to say how the connection ends, ends it, and tells how it ended.
+func (s *Socket) awaitEnd() error {
 	t := time.NewTimer(time.Second)
 	defer t.Stop()
 	select {
@@ -258,4 +267,5 @@ func (s *Socket) Close() {
 		_ = s.ws.Close()
 		<-s.ended
 	}
+	return s.Err()
 }

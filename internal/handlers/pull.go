@@ -138,6 +138,7 @@ func (s *Service) seenBy(ctx context.Context, u chat.UserID, id chat.Conversatio
 		found = len(list) > 0
 		if found {
 			c = list[0]
+			s.views.saw(&c)
 		}
 		if told > c.MaxSeq {
 			return c, none, chat.Refuse(chat.CodeUnavailable, "number %d is not stored yet", told).After(500 * time.Millisecond).Because(err)

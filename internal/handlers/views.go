@@ -74,6 +74,25 @@ func raise(c timeline.Conversation, n chat.Notify) timeline.Conversation {
 	return c
 }
 
+// saw notes the head that the store gave to somebody who is answered with it, past what is remembered: of whoever has been told
+// a number, none is told a lower one later.
+func (v *views) saw(c *timeline.Conversation) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.sawLocked(c)
+}
+
+// sawLocked is saw with v.mu held.
+func (v *views) sawLocked(c *timeline.Conversation) {
+	n := chat.Notify{Conversation: c.ID, MaxSeq: c.MaxSeq, Ordinal: c.Ordinal}
+	if have, there := v.conversations[c.ID]; there {
+		v.conversations[c.ID] = raise(have, n)
+	}
+	if l := v.headLoads[c.ID]; l != nil && n.MaxSeq > l.told.MaxSeq {
+		l.told = n
+	}
+}
+
 // clear drops everything, and what is being read.
 func (v *views) clear() {
 	v.mu.Lock()
@@ -98,7 +117,11 @@ type headLoad struct {
 func (v *views) conversation(ctx context.Context, id chat.ConversationID) (timeline.Conversation, bool, error) {
 	for {
 		if !v.fresh() { // nobody else's read may be shared either: it began before ours
-			return v.head(ctx, id)
+			c, found, err := v.head(ctx, id)
+			if found {
+				v.saw(&c)
+			}
+			return c, found, err
 		}
 		v.mu.Lock()
 		if c, there := v.conversations[id]; there {
@@ -139,8 +162,11 @@ func (v *views) loadHead(ctx context.Context, id chat.ConversationID, l *headLoa
 	l.c, l.found, l.err = v.head(ctx, id)
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.headLoads[id] != l {
-		return // it was overtaken
+	if v.headLoads[id] != l { // it was overtaken
+		if l.err == nil && l.found {
+			v.sawLocked(&l.c)
+		}
+		return
 	}
 	delete(v.headLoads, id)
 	if l.err != nil || !l.found {

@@ -121,6 +121,47 @@ func TestViews_DoNotRememberWhatAChangeHasOvertaken(t *testing.T) {
 	}
 }
 
+// Once somebody was answered with a head, nobody is with a lower one, whichever way it was read: what is told comes later than what
+// the store has.
+func TestViews_NeverGoBackBehindWhatWasAnswered(t *testing.T) {
+	c := chat.GroupConversation(7)
+	t.Run("past heads that were not fresh for a moment", func(t *testing.T) {
+		r := newRemembering(t, true)
+		r.shelf.say(c, "hello")
+		before := r.end(c)
+		r.shelf.say(c, "to", "you")
+		r.fresh.Store(false)
+		answered := r.end(c)
+		r.fresh.Store(true)
+		if got := r.end(c); before != 1 || answered != 3 || got != 3 {
+			t.Errorf("it ended at %d, %d and %d", before, answered, got)
+		}
+	})
+	t.Run("past a read that was overtaken and came later all the same", func(t *testing.T) {
+		r := newRemembering(t, true)
+		r.shelf.say(c, "hello")
+		var second int64
+		r.shelf.before = func(string) { // the first read has begun
+			r.shelf.change(func() { r.shelf.before = nil })
+			r.take(chat.Notify{Conversation: c, MaxSeq: 1, Ordinal: 1, Meta: true})
+			second = r.end(c)
+			r.shelf.say(c, "to", "you")
+		}
+		first := r.end(c)
+		if got := r.end(c); second != 1 || first != 3 || got != 3 {
+			t.Errorf("it ended at %d, %d and %d", second, first, got)
+		}
+	})
+	t.Run("past a read under way that began before", func(t *testing.T) {
+		r := newRemembering(t, true)
+		r.shelf.say(c, "hello")
+		r.shelf.before = func(string) { r.saw(&timeline.Conversation{ID: c, MaxSeq: 3, Ordinal: 3}) }
+		if got := r.end(c); got != 3 {
+			t.Errorf("it ended at %d after 3 was answered", got)
+		}
+	})
+}
+
 func TestViews_ReadAConversationOnceForACrowd(t *testing.T) {
 	r := newRemembering(t, true)
 	c := chat.GroupConversation(7)

@@ -208,8 +208,13 @@ func (m *mallory) floods() (limited int) {
 
 // Clients that behave badly are held to their limits, and everybody else goes on as if they were not there: the evening's
 // history has no fault in it that would excuse anything.
-func TestFault_ClientsBehaveBadly(t *testing.T) {
-	c := begin(t, platform.Setup{})
+func TestFault_ClientsBehaveBadly(t *testing.T) { misbehave(t, begin(t, platform.Setup{})) }
+
+// So they are where doors, logs and stores are one process.
+func TestFault_ClientsBehaveBadlyToStandalone(t *testing.T) { misbehave(t, alone(t, t.TempDir())) }
+
+func misbehave(t *testing.T, c *cluster) {
+	t.Helper()
 	m := c.mallory()
 	seed := c.rng.Uint64()
 	var wg sync.WaitGroup

@@ -84,3 +84,29 @@ func TestFault_TheDiskUnderMySQLIsFull(t *testing.T) {
 	c.For(3 * time.Second)
 	c.end()
 }
+
+// Everything of standalone is on one disk: its log of commands, its log of messages, its store and its archive. Whichever of them finds
+// no room first, what was answered is there, the rest is refused, and all of it goes on when there is room again. Should
+// the process have ended, it is started again, as whatever supervises it would.
+func TestFault_TheDiskUnderStandaloneIsFull(t *testing.T) {
+	onlyInFull(t)
+	dir := smallDisk(t, 400)
+	c := alone(t, filepath.Join(dir, "data"))
+	for range 3 {
+		c.For(c.moment(2*time.Second, 4*time.Second))
+		f := c.Break("the disk under standalone is full")
+		free := fill(t, dir)
+		c.For(c.moment(8*time.Second, 12*time.Second))
+		free()
+		if c.Parts[0].Ended() {
+			t.Log("it had ended")
+			c.Parts[0].Start()
+		}
+		c.Mended(f, 2*allowed)
+	}
+	f := c.Break("kill -9 of standalone") // what it has written since the disk was full can be read
+	c.Restart()
+	c.Mended(f, allowed)
+	c.For(2 * time.Second)
+	c.end()
+}

@@ -4,7 +4,6 @@ import (
 	"testing"
 	"time"
 
-	"tideline/test/evening"
 	"tideline/test/platform"
 )
 
@@ -49,21 +48,13 @@ func TestFault_AllProcessesAreKilledAtOnce(t *testing.T) {
 }
 
 func TestFault_StandaloneIsKilled(t *testing.T) {
-	n, rng := seed(t)
-	pf := platform.Standalone(t, crowd("pusher")...)
-	e := evening.Prepare(t, pf, plan(n))
-	e.Start()
+	c := alone(t, t.TempDir())
 	for range 4 {
-		e.For(time.Second + time.Duration(rng.Int64N(int64(2*time.Second))))
-		f := e.Break("kill -9 of standalone")
-		pf.Restart()
-		e.Mended(f, allowed)
+		c.For(c.moment(time.Second, 3*time.Second))
+		f := c.Break("kill -9 of standalone")
+		c.Restart()
+		c.Mended(f, allowed)
 	}
-	e.For(2 * time.Second)
-	e.Stop()
-	e.Rest()
-	judge(t, e.Path)
-	if out := pf.Fsck(); testing.Verbose() {
-		t.Logf("%s", out)
-	}
+	c.For(2 * time.Second)
+	c.end()
 }

@@ -25,7 +25,7 @@ func crowd(process string) []string {
 	return nil
 }
 
-// cluster is an evening on four processes and real servers.
+// cluster is an evening on four processes and real servers; on standalone it has what every platform has, and no more.
 type cluster struct {
 	*platform.Cluster
 	*evening.Evening
@@ -40,6 +40,16 @@ func begin(t *testing.T, setup platform.Setup) *cluster {
 	setup.OwnServers, setup.Failpoints = true, true
 	setup.As = crowd
 	c := &cluster{Cluster: setup.Start(t), t: t, rng: rng}
+	c.Evening = evening.Prepare(t, &c.Platform, plan(n))
+	c.Start()
+	return c
+}
+
+// alone starts standalone with a folder for its data, and an evening on it.
+func alone(t *testing.T, dir string) *cluster {
+	t.Helper()
+	n, rng := seed(t)
+	c := &cluster{Cluster: &platform.Cluster{Platform: *platform.StandaloneIn(t, dir, crowd("pusher")...)}, t: t, rng: rng}
 	c.Evening = evening.Prepare(t, &c.Platform, plan(n))
 	c.Start()
 	return c

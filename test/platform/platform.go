@@ -37,9 +37,12 @@ type Platform struct {
 }
 
 // Standalone starts the one process that is all of them; env are more of its variables.
-func Standalone(t testing.TB, env ...string) *Platform {
+func Standalone(t testing.TB, env ...string) *Platform { return StandaloneIn(t, t.TempDir(), env...) }
+
+// StandaloneIn starts it with a folder for its data.
+func StandaloneIn(t testing.TB, dir string, env ...string) *Platform {
 	t.Helper()
-	addr, kafkaAddr, clickhouseAddr, dir := FreePort(t), FreePort(t), FreePort(t), t.TempDir()
+	addr, kafkaAddr, clickhouseAddr := FreePort(t), FreePort(t), FreePort(t)
 	Built(t, "chdb") // standalone looks for it beside itself
 	p := StartProcess(t, "standalone", append(env, "TIDELINE_HTTP_ADDR="+addr, "TIDELINE_KAFKA_ADDR="+kafkaAddr, "TIDELINE_OPS_ADDR=127.0.0.1:0", "TIDELINE_DATA_DIR="+dir,
 		"TIDELINE_CLICKHOUSE_ADDR="+clickhouseAddr, "TIDELINE_CLICKHOUSE_LIBRARY="+servers.ClickHouseLibrary(t))...)

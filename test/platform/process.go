@@ -191,6 +191,16 @@ func (p *Process) AwaitSleep(within time.Duration) {
 	}
 }
 
+// Ended tells whether it has ended by itself.
+func (p *Process) Ended() bool {
+	select {
+	case <-p.ended:
+		return true
+	default:
+		return false
+	}
+}
+
 // Log gives what it has printed so far.
 func (p *Process) Log() string { return p.log.String() }
 

@@ -34,6 +34,9 @@ type Server struct {
 
 // Listen opens the engine and the listener.
 func Listen(cfg Config, log *slog.Logger) (*Server, error) {
+	if err := sweepMutations(cfg.DataDir, log); err != nil {
+		return nil, err
+	}
 	engine, err := Open(cfg.Library, cfg.DataDir)
 	if err != nil {
 		return nil, err

@@ -448,9 +448,12 @@ func ClickHouse(t testing.TB) string {
 }
 
 // StartClickHouse starts an engine of the test's own; see ClickHouseDatabase.
-func StartClickHouse(t testing.TB) *Process {
+func StartClickHouse(t testing.TB) *Process { return StartClickHouseIn(t, t.TempDir()) }
+
+// StartClickHouseIn starts it with its data in the folder data of a folder.
+func StartClickHouseIn(t testing.TB, dir string) *Process {
 	t.Helper()
-	p, err := newClickHouse(t, t.TempDir())
+	p, err := newClickHouse(t, dir)
 	if err != nil {
 		missing(t, "the ClickHouse engine", err)
 	}

@@ -144,16 +144,12 @@ func (m *mallory) halfHandshakes(n int) int {
 }
 
 // replays says the same frame again and again, on many connections. It gives the numbers that were answered.
-func (m *mallory) replays() map[int64]bool {
+func (m *mallory) replays(sockets []*websocket.Conn) map[int64]bool {
 	var mu sync.Mutex
 	seqs := map[int64]bool{}
 	var wg sync.WaitGroup
-	for range 5 {
+	for _, ws := range sockets {
 		wg.Go(func() {
-			ws := m.dial(0)
-			if ws == nil {
-				return
-			}
 			defer func() { _ = ws.Close() }()
 			for i := range 20 {
 				_ = ws.WriteJSON(map[string]any{"id": 2 + i, "op": "send", "conversation_id": m.group, "client_msg_id": "again", "type": "text", "content": map[string]string{"text": "again"}})
@@ -217,6 +213,12 @@ func misbehave(t *testing.T, c *cluster) {
 	t.Helper()
 	m := c.mallory()
 	seed := c.rng.Uint64()
+	var replaying []*websocket.Conn // before all the others, as she may have so many at a time
+	for range 5 {
+		if ws := m.dial(0); ws != nil {
+			replaying = append(replaying, ws)
+		}
+	}
 	var wg sync.WaitGroup
 	var mu sync.Mutex // guards away
 	away := 0
@@ -241,7 +243,7 @@ func misbehave(t *testing.T, c *cluster) {
 	wg.Go(func() { half = m.halfHandshakes(many) })
 	wg.Go(func() { limited = m.floods() })
 	c.For(2 * time.Second)
-	seqs := m.replays()
+	seqs := m.replays(replaying)
 	wg.Wait()
 	t.Logf("%d of 5 who do not read were sent away, %d half handshakes were open, a flood was told %d times to slow down", away, half, limited)
 	if away == 0 {

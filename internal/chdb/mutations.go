@@ -1,0 +1,39 @@
+package chdb
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+)
+
+// sweepMutations removes the files of mutations that were cut off as they were written, which is what a full disk leaves: often
+// an empty mutation_44.txt. Whoever asked for such a mutation was told that it failed, and the archiver asks again; but the engine does
+// not open a table that has one, neither this one nor a server (seen with ClickHouse 26.5). Complete ones are left alone.
+func sweepMutations(dataDir string, log *slog.Logger) error {
+	files, err := filepath.Glob(filepath.Join(dataDir, "store", "*", "*", "mutation_*.txt"))
+	if err != nil {
+		return fmt.Errorf("looking for mutations: %w", err)
+	}
+	for _, path := range files {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return fmt.Errorf("looking at a mutation: %w", err)
+		}
+		if whole(text) {
+			continue
+		}
+		log.Warn("a mutation that was cut off, as on a full disk, is removed: it was never answered", "file", path, "bytes", len(text))
+		if err := os.Remove(path); err != nil {
+			return fmt.Errorf("removing a mutation that was cut off: %w", err)
+		}
+	}
+	return nil
+}
+
+// whole tells whether the file of a mutation has all its lines: a version, a time, and one of commands, whose own line ends
+// are escaped.
+func whole(text []byte) bool {
+	return bytes.HasPrefix(text, []byte("format version: ")) && bytes.Contains(text, []byte("\ncommands: ")) && bytes.HasSuffix(text, []byte("\n"))
+}

@@ -23,11 +23,11 @@ test: go ## install the real servers, and run every check and every test against
 	TIDELINE_REQUIRE_SERVERS=1 go test -race -timeout 30m $$(go list ./... | grep -vE '/test/(fault|bench)$$')
 	TIDELINE_REQUIRE_SERVERS=1 go test -race -timeout 30m ./test/fault
 
-fault: go ## break everything on purpose, on a large evening (an hour); FAULT_SEED=n, and RUN=name for one of them
+fault: go ## break everything on purpose, on a large evening (half an hour); FAULT_SEED=n, and RUN=name for one of them
 	scripts/install-servers
 	FAULT=full TIDELINE_REQUIRE_SERVERS=1 go test -count=1 -v -timeout 3h -run '$(RUN)' ./test/fault
 
-bench: go ## measure every cell against its floor (half an hour; CELL=2 for one, ON=cluster for one platform, SHORT=1 to see only that they work)
+bench: go ## measure every cell against its floor (a quarter of an hour; CELL=2 for one, ON=cluster for one platform, SHORT=1 to see only that they work)
 	scripts/install-servers
 	BENCH=$(if $(SHORT),short,full) BENCH_ON=$(ON) go test -count=1 -timeout 90m -v -run 'TestBench/$(CELL)' ./test/bench
 

@@ -3,6 +3,7 @@ package chdb
 import (
 	"bytes"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -12,11 +13,12 @@ import (
 // an empty mutation_44.txt. Whoever asked for such a mutation was told that it failed, and the archiver asks again; but the engine does
 // not open a table that has one, neither this one nor a server (seen with ClickHouse 26.5). Complete ones are left alone.
 func sweepMutations(dataDir string, log *slog.Logger) error {
-	files, err := filepath.Glob(filepath.Join(dataDir, "store", "*", "*", "mutation_*.txt"))
+	files, err := fs.Glob(os.DirFS(dataDir), "store/*/*/mutation_*.txt")
 	if err != nil {
 		return fmt.Errorf("looking for mutations: %w", err)
 	}
-	for _, path := range files {
+	for _, file := range files {
+		path := filepath.Join(dataDir, file)
 		text, err := os.ReadFile(path)
 		if err != nil {
 			return fmt.Errorf("looking at a mutation: %w", err)
@@ -24,7 +26,7 @@ func sweepMutations(dataDir string, log *slog.Logger) error {
 		if whole(text) {
 			continue
 		}
-		log.Warn("a mutation that was cut off, as on a full disk, is removed: it was never answered", "file", path, "bytes", len(text))
+		log.Warn("the file of a mutation is incomplete, as a full disk leaves it, and is removed; what it was to change is asked for again", "file", path, "bytes", len(text))
 		if err := os.Remove(path); err != nil {
 			return fmt.Errorf("removing a mutation that was cut off: %w", err)
 		}

@@ -146,8 +146,8 @@ func (s *Socket) Ask(ctx context.Context, op string, fields, out any) error {
 	if err != nil {
 		return fmt.Errorf("encoding %s: %w", op, err)
 	}
-	if s.send(text) != nil { // what the server said at last tells more than that nothing can be written
-		return fmt.Errorf("asking %s: %w", op, s.awaitEnd())
+	if err := s.send(text); err != nil {
+		return fmt.Errorf("asking %s: %w", op, s.untaken(ctx, err))
 	}
 	select {
 	case f := <-answer:
@@ -254,18 +254,30 @@ func (s *Socket) Err() error {
 // Close closes the connection, and waits until it has ended.
 func (s *Socket) Close() {
 	_ = s.ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseNormalClosure, ""), time.Now().Add(time.Second))
-	_ = s.awaitEnd()
+	s.awaitEnd(context.Background())
 }
 
-// awaitEnd gives the other side a moment to say how the connection ends, ends it, and tells how it ended.
-func (s *Socket) awaitEnd() error {
+// awaitEnd gives the other side a moment to say how the connection ends, and ends it.
+func (s *Socket) awaitEnd(ctx context.Context) {
 	t := time.NewTimer(time.Second)
 	defer t.Stop()
 	select {
 	case <-s.ended:
+		return
 	case <-t.C:
-		_ = s.ws.Close()
-		<-s.ended
+	case <-ctx.Done():
 	}
-	return s.Err()
+	_ = s.ws.Close()
+	<-s.ended
+}
+
+// untaken tells how a connection ended that did not take a frame: what the server said at last counts, or else why it could not be
+// written.
+func (s *Socket) untaken(ctx context.Context, cause error) error {
+	s.awaitEnd(ctx)
+	var closed *Closed
+	if err := s.Err(); errors.As(err, &closed) && closed.Code != websocket.CloseAbnormalClosure {
+		return err
+	}
+	return &Closed{Code: websocket.CloseAbnormalClosure, Cause: cause}
 }

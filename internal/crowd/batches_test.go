@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"tideline/pkg/chat"
 )
 
 // tally is a work that adds up.
@@ -18,19 +22,22 @@ func (n *tally) add() bool {
 	return true
 }
 
-// Whoever works for several goes on when his own caller has gone.
-func TestBatches_OneWhoWorksForSeveralDoesNotLeaveThem(t *testing.T) {
+// Whoever works for several may go in the midst of it: he does so at once, and one of the others begins again.
+func TestBatches_OneWhoWorksForSeveralDoesNotTakeThemAlong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := NewBatches[tally](1, 1)
+		q := NewBatches[tally](1, 1, "too many")
 		gate := make(chan struct{})
-		var works context.CancelFunc // of the one who works
+		var leave context.CancelFunc // of the one who works
 		var wg sync.WaitGroup
-		do := func(want int) {
+		var mu sync.Mutex // guards left
+		left, works := 0, 0
+		for n := range 4 {
 			wg.Go(func() {
 				ctx, hangUp := context.WithCancel(t.Context())
 				defer hangUp()
 				got, err := q.Do(ctx, (*tally).add, func(ctx context.Context, n *tally) error {
-					works = hangUp
+					leave = hangUp
+					works++
 					select {
 					case <-gate:
 					case <-ctx.Done():
@@ -39,29 +46,38 @@ func TestBatches_OneWhoWorksForSeveralDoesNotLeaveThem(t *testing.T) {
 					n.seen = n.asked
 					return nil
 				})
-				if err != nil || got.seen != want {
-					t.Errorf("got %+v, %v; %d are right", got, err, want)
+				switch {
+				case errors.Is(err, context.Canceled) && got == nil:
+					mu.Lock()
+					left++
+					mu.Unlock()
+				case err != nil || got.seen != min(1+2*n, 3):
+					t.Errorf("got %+v, %v", got, err)
 				}
 			})
 			synctest.Wait()
 		}
-		do(1)
-		for range 3 {
-			do(3)
+		gate <- struct{}{}
+		for want := 1; want <= 2; want++ {
+			synctest.Wait() // one of the three works now
+			leave()
+			synctest.Wait()
+			if left != want {
+				t.Fatalf("%d have left, who were told to: %d", left, want)
+			}
 		}
 		gate <- struct{}{}
-		synctest.Wait() // one of the three works now
-		works()
-		synctest.Wait()
-		gate <- struct{}{}
 		wg.Wait()
+		if works != 4 || left != 2 || q.running != 0 {
+			t.Fatalf("%d works, %d have left, %d are under way", works, left, q.running)
+		}
 	})
 }
 
 // A panic reaches whom it hit, the others learn of it, and the place is free again.
 func TestBatches_APanicLeavesNothingBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := NewBatches[tally](1, 1)
+		q := NewBatches[tally](1, 1, "too many")
 		gate := make(chan struct{})
 		var wg sync.WaitGroup
 		var mu sync.Mutex
@@ -95,43 +111,53 @@ func TestBatches_APanicLeavesNothingBehind(t *testing.T) {
 	})
 }
 
-// Ten thousand schedules of callers who come and hang up, and of works that take their time: whoever stays is given what was done after he
-// came, never are more at work than may be, and in the end nobody is.
+// Ten thousand schedules of callers who come, stay or hang up, and of works that take their time: whoever stays is given what was
+// done after he came and with what he wanted, or is refused for the crowd; nobody is held longer than he stays, never are more
+// at work than may be, and in the end nobody is.
 func TestBatches_AnySchedule(t *testing.T) {
+	type wishes struct {
+		ids  []int
+		seen int
+	}
+	var shared, refused, left atomic.Int64
 	for seed := range uint64(10_000) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 1))
 			atOnce := 1 + random.IntN(3)
-			q := NewBatches[tally](atOnce, 1+random.IntN(4))
+			q := NewBatches[wishes](atOnce, 1+random.IntN(4), "too many")
 			var mu sync.Mutex // guards what follows
-			now, began := 0, 0
+			now, busy := 0, 0
 			var wg sync.WaitGroup
-			for range 1 + random.IntN(12) {
+			for id := range 1 + random.IntN(12) {
 				comes, stays := time.Duration(random.IntN(20)), time.Duration(random.IntN(30))
-				takes, most := time.Duration(random.IntN(10)), 1+random.IntN(4)
+				takes, most, patient := time.Duration(random.IntN(10)), 1+random.IntN(4), random.IntN(3) == 0
 				wg.Go(func() {
 					time.Sleep(comes)
-					ctx, cancel := context.WithTimeout(t.Context(), stays)
+					ctx, cancel := t.Context(), func() {}
+					if !patient {
+						ctx, cancel = context.WithTimeout(ctx, stays)
+					}
 					defer cancel()
 					mu.Lock()
 					now++
-					came := now
+					came, began := now, time.Now()
 					mu.Unlock()
-					got, err := q.Do(ctx, func(n *tally) bool {
-						if n.asked >= most {
+					got, err := q.Do(ctx, func(n *wishes) bool {
+						if len(n.ids) >= most {
 							return false
 						}
-						return n.add()
-					}, func(ctx context.Context, n *tally) error {
+						n.ids = append(n.ids, id)
+						return true
+					}, func(ctx context.Context, n *wishes) error {
 						mu.Lock()
 						n.seen = now
-						if began++; began > atOnce {
-							t.Errorf("seed %d: %d are at work", seed, began)
+						if busy++; busy > atOnce {
+							t.Errorf("seed %d: %d are at work", seed, busy)
 						}
 						mu.Unlock()
 						defer func() {
 							mu.Lock()
-							began--
+							busy--
 							mu.Unlock()
 						}()
 						select {
@@ -141,8 +167,19 @@ func TestBatches_AnySchedule(t *testing.T) {
 							return ctx.Err()
 						}
 					})
-					if err == nil && got.seen < came {
-						t.Errorf("seed %d: who came at %d was given what was done at %d", seed, came, got.seen)
+					switch held := time.Since(began); {
+					case !patient && held > stays:
+						t.Errorf("seed %d: who stays for %d was held for %d", seed, stays, held)
+					case err == nil && (got.seen < came || !slices.Contains(got.ids, id)):
+						t.Errorf("seed %d: %d, who came at %d, was given %+v", seed, id, came, *got)
+					case err == nil && len(got.ids) > 1:
+						shared.Add(1)
+					case chat.CodeOf(err) == chat.CodeOverloaded:
+						refused.Add(1)
+					case err != nil && patient:
+						t.Errorf("seed %d: who stays was given %v", seed, err)
+					case err != nil:
+						left.Add(1)
 					}
 				})
 			}
@@ -151,5 +188,8 @@ func TestBatches_AnySchedule(t *testing.T) {
 				t.Fatalf("seed %d: %d are at work and %d wait in the end", seed, q.running, len(q.waiting))
 			}
 		})
+	}
+	if shared.Load() < 1000 || refused.Load() < 1000 || left.Load() < 1000 {
+		t.Errorf("%d were answered with others, %d refused, %d left: that looks at too little", shared.Load(), refused.Load(), left.Load())
 	}
 }

@@ -20,9 +20,9 @@ type loaded[K comparable, V any] struct {
 }
 
 // New makes a Loader of at most so many loads at once, each of at most so many different keys. What load does not give is not
-// there. It must bound its time itself.
+// there. It must end with its context.
 func New[K comparable, V any](atOnce, most int, load func(ctx context.Context, keys []K) (map[K]V, error)) *Loader[K, V] {
-	return &Loader[K, V]{load: load, most: most, batches: NewBatches[loaded[K, V]](atOnce, mostWaiting)}
+	return &Loader[K, V]{load: load, most: most, batches: NewBatches[loaded[K, V]](atOnce, mostWaiting, "too many wait for the same")}
 }
 
 // Get gives what there is for a key; found is false where there is nothing.

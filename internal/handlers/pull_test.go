@@ -43,3 +43,34 @@ func TestPull_DoesNotGoBackBehindWhatTheStoreGave(t *testing.T) {
 		}
 	}
 }
+
+// A sync, or a look at one conversation, is answered from the store too: what it shows can be pulled and asked about from then on.
+func TestPull_DoesNotGoBackBehindASync(t *testing.T) {
+	for name, look := range map[string]func(r *rig, c chat.ConversationID) (int64, error){
+		"sync": func(r *rig, c chat.ConversationID) (int64, error) {
+			v, err := r.Sync(t.Context(), 1, SyncRequest{})
+			return v.Conversations[0].MaxSeq, err
+		},
+		"conversation": func(r *rig, c chat.ConversationID) (int64, error) {
+			v, err := r.Conversation(t.Context(), 1, c)
+			return v.MaxSeq, err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.follow()
+			c := chat.GroupConversation(7)
+			r.shelf.join(c, 1, 1)
+			r.shelf.say(c, "hello")
+			after := int64(0)
+			r.pull(1, PullRequest{Conversation: c, After: &after})
+			r.shelf.say(c, "to", "you")
+			if max, err := look(r, c); err != nil || max != 3 {
+				t.Fatalf("it shows %d, %v", max, err)
+			}
+			if got := r.pull(1, PullRequest{Conversation: c, After: &after}); !strings.Contains(got, `"max_seq":3,`) {
+				t.Errorf("a pull shows %s", got)
+			}
+		})
+	}
+}

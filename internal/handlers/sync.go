@@ -28,6 +28,7 @@ func (s *Service) summaries(ctx context.Context, u chat.UserID, past bool) ([]su
 	if err != nil {
 		return nil, err
 	}
+	s.views.sawAll(list)
 	out := make([]summary, len(list))
 	for i := range list {
 		m := &list[i].Member
@@ -151,6 +152,7 @@ func (s *Service) Conversation(ctx context.Context, u chat.UserID, id chat.Conve
 	}
 	if len(members) > 0 && len(heads) > 0 {
 		c, m = heads[0], members[0]
+		s.views.saw(&c)
 	}
 	if !m.Present() {
 		if c, err = s.asLeft(ctx, c, &m); err != nil {

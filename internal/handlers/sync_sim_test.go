@@ -143,6 +143,7 @@ func TestSync_PagingMissesNothing(t *testing.T) {
 	schedules.Run(t, func(t *testing.T, seed uint64) {
 		w := newTown(seed)
 		s := &Service{store: w, marks: StoreMarks{}, kafka: kafka.Config{Partitions: townPartitions}, profiles: newProfiles(w), raised: newRaised()}
+		s.views = newViews(nil, func() bool { return true })
 		s.writers = crowd.New(1, 1, s.writersAt)
 		known := map[chat.ConversationID]seen{}
 		cursor := ""

@@ -82,6 +82,15 @@ func (v *views) saw(c *timeline.Conversation) {
 	v.sawLocked(c)
 }
 
+// sawAll notes the heads of somebody's conversations.
+func (v *views) sawAll(list []timeline.Membership) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for i := range list {
+		v.sawLocked(&list[i].Conversation)
+	}
+}
+
 // sawLocked is saw with v.mu held.
 func (v *views) sawLocked(c *timeline.Conversation) {
 	n := chat.Notify{Conversation: c.ID, MaxSeq: c.MaxSeq, Ordinal: c.Ordinal}

@@ -193,7 +193,9 @@ func (b *barrier) listen(ctx context.Context, from, to map[int32]int64) error {
 // was found out after it asked.
 type nextCall[T any] struct{ *crowd.Batches[T] }
 
-func newNextCall[T any]() nextCall[T] { return nextCall[T]{crowd.NewBatches[T](1, 1)} }
+func newNextCall[T any]() nextCall[T] {
+	return nextCall[T]{crowd.NewBatches[T](1, 1, "too many wait for the logs")}
+}
 
 func (n nextCall[T]) do(ctx context.Context, ask func(context.Context) (T, error)) (got T, err error) {
 	shared, err := n.Do(ctx, func(*T) bool { return true }, func(ctx context.Context, shared *T) (err error) {

@@ -71,7 +71,7 @@ func (s *counts) enter(c chat.ConversationID) *lane {
 	defer s.mu.Unlock()
 	l := s.lanes[c]
 	if l == nil {
-		l = &lane{Batches: crowd.NewBatches[sharedCount](1, mostWaiting)}
+		l = &lane{Batches: crowd.NewBatches[sharedCount](1, mostWaiting, "too many ask who has read messages of this conversation")}
 		s.lanes[c] = l
 	}
 	l.users++

@@ -236,8 +236,8 @@ func (m *Marks) ReadCounts(ctx context.Context, c chat.ConversationID, asked []t
 	return m.counts.of(ctx, c, asked)
 }
 
-// storeWait is how long a count in the store waits for the writer of marks, who is behind by milliseconds unless he is
-// being replaced.
+// storeWait is how long a count in the store waits for the writer of marks, who is behind by a tenth of a second under load, unless
+// he is being replaced.
 const storeWait = time.Second
 
 func (m *Marks) count(ctx context.Context, c chat.ConversationID, asked []timeline.ReceiptQuestion) ([]timeline.ReceiptCount, error) {

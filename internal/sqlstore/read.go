@@ -340,71 +340,72 @@ func (s *Store) memberMarks(ctx context.Context, what, where string, args ...any
 	return out, err
 }
 
-// fewQuestions is up to how many questions are counted one by one. More are answered by one walk through the index, which costs
-// the transfer of its rows once instead of a count through all of them for each.
+// fewQuestions is up to how many questions about everybody are counted one by one. More are answered by one walk through the
+// present members: see BenchmarkReadCounts.
 const fewQuestions = 4
 
-// ReadCounts implements timeline.Reader: counts in the index members_read.
+// ReadCounts implements timeline.Reader. Questions about a few people look those up by the primary key; those about everybody count in
+// the index members_read, or walk through it.
 func (s *Store) ReadCounts(ctx context.Context, c chat.ConversationID, asked []timeline.ReceiptQuestion) ([]timeline.ReceiptCount, error) {
-	if len(asked) > fewQuestions {
-		return s.walkReaders(ctx, c, asked)
-	}
-	out := make([]timeline.ReceiptCount, 0, len(asked))
-	for _, q := range asked {
-		where, args := "conversation_id = ? AND left_seq = 0 AND join_seq <= ? AND user_id <> ?", []any{q.Seq, c.Bytes(), q.Seq, int64(q.Sender)}
-		if len(q.Recipients) > 0 {
-			where += " AND user_id IN (" + placeholders(len(q.Recipients)) + ")"
-			args = append(args, userArgs(q.Recipients)...)
+	out := make([]timeline.ReceiptCount, len(asked))
+	var about []int // everybody: their places
+	for i := range asked {
+		if out[i].Seq = asked[i].Seq; len(asked[i].Recipients) == 0 {
+			about = append(about, i)
 		}
-		count := timeline.ReceiptCount{Seq: q.Seq}
-		var all int64
-		err := s.query(ctx, "counting readers", "SELECT COUNT(*), COALESCE(SUM(CASE WHEN read_seq >= ? THEN 1 ELSE 0 END), 0) FROM members WHERE "+where, args,
-			func(r *sql.Rows) error { return r.Scan(&all, &count.ReadCount) })
-		if err != nil {
+	}
+	walk := len(about) > fewQuestions
+	if walk {
+		if err := s.walkReaders(ctx, c, asked, about, out); err != nil {
 			return nil, err
 		}
-		count.UnreadCount = all - count.ReadCount
-		out = append(out, count)
+	}
+	for i := range asked {
+		if walk && len(asked[i].Recipients) == 0 {
+			continue
+		}
+		if err := s.countReaders(ctx, c, &asked[i], &out[i]); err != nil {
+			return nil, err
+		}
 	}
 	return out, nil
 }
 
-// walkReaders answers all questions from one walk through the present members, of whom it keeps none.
-func (s *Store) walkReaders(ctx context.Context, c chat.ConversationID, asked []timeline.ReceiptQuestion) ([]timeline.ReceiptCount, error) {
-	out := make([]timeline.ReceiptCount, len(asked))
-	recipients := make([]map[chat.UserID]bool, len(asked)) // nil: for all
-	for i, q := range asked {
-		out[i].Seq = q.Seq
-		for _, u := range q.Recipients {
-			if recipients[i] == nil {
-				recipients[i] = make(map[chat.UserID]bool, len(q.Recipients))
-			}
-			recipients[i][u] = true
-		}
+func (s *Store) countReaders(ctx context.Context, c chat.ConversationID, q *timeline.ReceiptQuestion, out *timeline.ReceiptCount) error {
+	where, args := "conversation_id = ? AND left_seq = 0 AND join_seq <= ? AND user_id <> ?", []any{q.Seq, c.Bytes(), q.Seq, int64(q.Sender)}
+	if len(q.Recipients) > 0 {
+		where += " AND user_id IN (" + placeholders(len(q.Recipients)) + ")"
+		args = append(args, userArgs(q.Recipients)...)
 	}
-	err := s.query(ctx, "counting readers", "SELECT user_id, join_seq, read_seq FROM members WHERE conversation_id = ? AND left_seq = 0", []any{c.Bytes()}, func(r *sql.Rows) error {
+	return s.query(ctx, "counting readers", "SELECT COUNT(*), COALESCE(SUM(CASE WHEN read_seq >= ? THEN 1 ELSE 0 END), 0) FROM members WHERE "+where, args,
+		func(r *sql.Rows) error {
+			var all int64
+			err := r.Scan(&all, &out.ReadCount)
+			out.UnreadCount = all - out.ReadCount
+			return err
+		})
+}
+
+// walkReaders answers questions about everybody, of which it is given the places, from one walk through the present members, of whom it keeps none.
+func (s *Store) walkReaders(ctx context.Context, c chat.ConversationID, asked []timeline.ReceiptQuestion, about []int, out []timeline.ReceiptCount) error {
+	return s.query(ctx, "walking through readers", "SELECT user_id, join_seq, read_seq FROM members WHERE conversation_id = ? AND left_seq = 0", []any{c.Bytes()}, func(r *sql.Rows) error {
 		var u chat.UserID
 		var joined, read int64
 		if err := r.Scan(&u, &joined, &read); err != nil {
 			return err
 		}
-		for i := range asked {
+		for _, i := range about {
 			q := &asked[i]
-			if joined > q.Seq || u == q.Sender || recipients[i] != nil && !recipients[i][u] {
-				continue
-			}
-			if read >= q.Seq {
+			switch {
+			case joined > q.Seq || u == q.Sender:
+			case read >= q.Seq:
 				out[i].ReadCount++
-			} else {
+			default:
 				out[i].UnreadCount++
 			}
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
 }
 
 // Receipt gives what questions about receipts need to know of some numbers: of those that are messages, and no tombstones.

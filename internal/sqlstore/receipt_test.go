@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"testing"
 
 	"tideline/pkg/chat"
@@ -50,10 +49,9 @@ func members(t testing.TB, s *Store, c chat.ConversationID, n int) {
 			if random.IntN(10) == 0 {
 				left = joined + 1
 			}
-			args = append(args, c.Bytes(), int64(from+u+1), joined, left, joined+random.Int64N(300))
+			args = append(args, c.Bytes(), int64(from+u+1), joined, left, joined+random.Int64N(300), 0, 0)
 		}
-		_, err := s.writer.ExecContext(t.Context(), "INSERT INTO members (conversation_id, user_id, join_seq, changed_seq, changed_offset, left_seq, read_seq) VALUES "+
-			strings.Repeat(", (?, ?, ?, 0, 0, ?, ?)", many)[2:], args...)
+		_, err := s.exec(t.Context(), "putting members", "INSERT INTO members (conversation_id, user_id, join_seq, left_seq, read_seq, changed_seq, changed_offset) VALUES "+rowsOf(many, 7), args...)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -207,7 +207,10 @@ func (m *mallory) floods() (limited int) {
 func TestFault_ClientsBehaveBadly(t *testing.T) { misbehave(t, begin(t, platform.Setup{})) }
 
 // So they are where doors, logs and stores are one process.
-func TestFault_ClientsBehaveBadlyToStandalone(t *testing.T) { misbehave(t, alone(t, t.TempDir())) }
+func TestFault_ClientsBehaveBadlyToStandalone(t *testing.T) {
+	onlyInFull(t)
+	misbehave(t, alone(t, t.TempDir()))
+}
 
 func misbehave(t *testing.T, c *cluster) {
 	t.Helper()

@@ -11,7 +11,7 @@ import (
 
 // sweepMutations removes the files of mutations that were cut off as they were written, which is what a full disk leaves: often
 // an empty mutation_44.txt. Whoever asked for such a mutation was told that it failed, and the archiver asks again; but the engine does
-// not open a table that has one, neither this one nor a server (seen with ClickHouse 26.5). Complete ones are left alone.
+// not open a table that has one (seen with chDB 26.5.3). Complete ones are left alone.
 func sweepMutations(dataDir string, log *slog.Logger) error {
 	files, err := fs.Glob(os.DirFS(dataDir), "store/*/*/mutation_*.txt")
 	if err != nil {

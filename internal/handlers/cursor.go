@@ -90,13 +90,13 @@ func keyOf(v *summary, delta bool) pageKey {
 	return k
 }
 
+func compareKeys(a, b pageKey) int { return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.id, b.id)) }
+
 // placed is a summary with its place in a listing.
 type placed struct {
 	key pageKey
 	*summary
 }
-
-func compareKeys(a, b pageKey) int { return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.id, b.id)) }
 
 const syncCursorVersion = 1
 

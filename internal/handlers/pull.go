@@ -131,14 +131,12 @@ func (s *Service) seenBy(ctx context.Context, u chat.UserID, id chat.Conversatio
 		err := s.heads.WaitFor(wait, id, told)
 		cancel()
 		// Whether we were told or not, the store is what answers.
-		list, storeErr := s.store.Conversations(ctx, []chat.ConversationID{id})
+		head, there, storeErr := s.views.head(ctx, id)
 		if storeErr != nil {
 			return c, none, storeErr
 		}
-		found = len(list) > 0
-		if found {
-			c = list[0]
-			s.views.saw(&c)
+		if found = there; found {
+			c = head
 		}
 		if told > c.MaxSeq {
 			return c, none, chat.Refuse(chat.CodeUnavailable, "number %d is not stored yet", told).After(500 * time.Millisecond).Because(err)

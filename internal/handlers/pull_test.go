@@ -24,22 +24,29 @@ func TestPull_GivesNothingBehindTheEndHoweverFar(t *testing.T) {
 	}
 }
 
+// behind gives a rig that remembers a conversation at 1, of which the store has 3 and nothing was told.
+func behind(t *testing.T) (*rig, PullRequest) {
+	t.Helper()
+	r := newRig(t)
+	r.follow()
+	after := int64(0)
+	all := PullRequest{Conversation: chat.GroupConversation(7), After: &after}
+	r.shelf.join(all.Conversation, 1, 1)
+	r.shelf.say(all.Conversation, "hello")
+	if got := r.pull(1, all); !strings.Contains(got, `"max_seq":1,`) {
+		t.Fatalf("at first there is %s", got)
+	}
+	r.shelf.say(all.Conversation, "to", "you")
+	return r, all
+}
+
 // Who was told a number before this process was is answered from the store, which may be further still. The next pull does not
 // go back behind that: standalone, many clients (seed 4293382002), 190 and then 189.
 func TestPull_DoesNotGoBackBehindWhatTheStoreGave(t *testing.T) {
-	r := newRig(t)
-	r.follow()
-	c := chat.GroupConversation(7)
-	r.shelf.join(c, 1, 1)
-	r.shelf.say(c, "hello")
-	after := int64(0)
-	if got := r.pull(1, PullRequest{Conversation: c, After: &after}); !strings.Contains(got, `"max_seq":1,`) {
-		t.Fatalf("at first there is %s", got)
-	}
-	r.shelf.say(c, "to", "you")
-	for _, told := range []int64{2, 2, 0} {
-		if got := r.pull(1, PullRequest{Conversation: c, After: &after, Told: told}); !strings.Contains(got, `"max_seq":3,`) {
-			t.Errorf("told of %d, there is %s", told, got)
+	r, all := behind(t)
+	for _, all.Told = range []int64{2, 2, 0} {
+		if got := r.pull(1, all); !strings.Contains(got, `"max_seq":3,`) {
+			t.Errorf("told of %d, there is %s", all.Told, got)
 		}
 	}
 }
@@ -47,7 +54,7 @@ func TestPull_DoesNotGoBackBehindWhatTheStoreGave(t *testing.T) {
 // A sync, or a look at one conversation, is answered from the store too: what it shows can be pulled and asked about from then on.
 func TestPull_DoesNotGoBackBehindASync(t *testing.T) {
 	for name, look := range map[string]func(r *rig, c chat.ConversationID) (int64, error){
-		"sync": func(r *rig, c chat.ConversationID) (int64, error) {
+		"sync": func(r *rig, _ chat.ConversationID) (int64, error) {
 			v, err := r.Sync(t.Context(), 1, SyncRequest{})
 			return v.Conversations[0].MaxSeq, err
 		},
@@ -57,18 +64,11 @@ func TestPull_DoesNotGoBackBehindASync(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t)
-			r.follow()
-			c := chat.GroupConversation(7)
-			r.shelf.join(c, 1, 1)
-			r.shelf.say(c, "hello")
-			after := int64(0)
-			r.pull(1, PullRequest{Conversation: c, After: &after})
-			r.shelf.say(c, "to", "you")
-			if max, err := look(r, c); err != nil || max != 3 {
-				t.Fatalf("it shows %d, %v", max, err)
+			r, all := behind(t)
+			if end, err := look(r, all.Conversation); err != nil || end != 3 {
+				t.Fatalf("it shows %d, %v", end, err)
 			}
-			if got := r.pull(1, PullRequest{Conversation: c, After: &after}); !strings.Contains(got, `"max_seq":3,`) {
+			if got := r.pull(1, all); !strings.Contains(got, `"max_seq":3,`) {
 				t.Errorf("a pull shows %s", got)
 			}
 		})

@@ -146,13 +146,12 @@ func (s *Service) Conversation(ctx context.Context, u chat.UserID, id chat.Conve
 	if err != nil {
 		return Conversation{}, err
 	}
-	heads, err := s.store.Conversations(ctx, []chat.ConversationID{id})
+	head, found, err := s.views.head(ctx, id)
 	if err != nil {
 		return Conversation{}, err
 	}
-	if len(members) > 0 && len(heads) > 0 {
-		c, m = heads[0], members[0]
-		s.views.saw(&c)
+	if len(members) > 0 && found {
+		c, m = head, members[0]
 	}
 	if !m.Present() {
 		if c, err = s.asLeft(ctx, c, &m); err != nil {

@@ -126,11 +126,7 @@ type headLoad struct {
 func (v *views) conversation(ctx context.Context, id chat.ConversationID) (timeline.Conversation, bool, error) {
 	for {
 		if !v.fresh() { // nobody else's read may be shared either: it began before ours
-			c, found, err := v.head(ctx, id)
-			if found {
-				v.saw(&c)
-			}
-			return c, found, err
+			return v.head(ctx, id)
 		}
 		v.mu.Lock()
 		if c, there := v.conversations[id]; there {
@@ -158,11 +154,13 @@ func (v *views) conversation(ctx context.Context, id chat.ConversationID) (timel
 	}
 }
 
+// head asks the store, whatever is remembered.
 func (v *views) head(ctx context.Context, id chat.ConversationID) (timeline.Conversation, bool, error) {
 	list, err := v.store.Conversations(ctx, []chat.ConversationID{id})
 	if err != nil || len(list) == 0 {
 		return timeline.Conversation{}, false, err
 	}
+	v.saw(&list[0])
 	return list[0], true, nil
 }
 
@@ -171,11 +169,8 @@ func (v *views) loadHead(ctx context.Context, id chat.ConversationID, l *headLoa
 	l.c, l.found, l.err = v.head(ctx, id)
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.headLoads[id] != l { // it was overtaken
-		if l.err == nil && l.found {
-			v.sawLocked(&l.c)
-		}
-		return
+	if v.headLoads[id] != l {
+		return // it was overtaken
 	}
 	delete(v.headLoads, id)
 	if l.err != nil || !l.found {

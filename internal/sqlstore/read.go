@@ -341,7 +341,7 @@ func (s *Store) memberMarks(ctx context.Context, what, where string, args ...any
 }
 
 // fewQuestions is up to how many questions about everybody are counted one by one. More are answered by one walk through the
-// present members: see BenchmarkReadCounts.
+// present members: among 10,000 a count took 1 ms on SQLite and 4 on MariaDB, and a walk 8 on both (BenchmarkReadCounts).
 const fewQuestions = 4
 
 // ReadCounts implements timeline.Reader. Questions about a few people look those up by the primary key; those about everybody count in
@@ -386,7 +386,8 @@ func (s *Store) countReaders(ctx context.Context, c chat.ConversationID, q *time
 		})
 }
 
-// walkReaders answers questions about everybody, of which it is given the places, from one walk through the present members, of whom it keeps none.
+// walkReaders answers questions about everybody, of which it is given the places, from one walk through the present members, of
+// whom it keeps none.
 func (s *Store) walkReaders(ctx context.Context, c chat.ConversationID, asked []timeline.ReceiptQuestion, about []int, out []timeline.ReceiptCount) error {
 	return s.query(ctx, "walking through readers", "SELECT user_id, join_seq, read_seq FROM members WHERE conversation_id = ? AND left_seq = 0", []any{c.Bytes()}, func(r *sql.Rows) error {
 		var u chat.UserID

@@ -104,25 +104,10 @@ func (b *bench) warm(s *site, members []person, c string, joined int64) {
 	began := time.Now()
 	for pass := 1; ; pass++ {
 		before := s.marksFromStore(b)
-		var next atomic.Int64
-		var wg sync.WaitGroup
-		for range 16 {
-			wg.Go(func() {
-				d, err := openDoor(s.api)
-				if err != nil {
-					b.t.Error(err)
-					return
-				}
-				defer d.close()
-				for i := next.Add(1) - 1; i < int64(len(members)); i = next.Add(1) - 1 {
-					if _, err := d.get(request("PUT", "/v1/conversations/"+c+"/read", members[i].token, fmt.Appendf(nil, `{"seq":%d}`, joined))); err != nil {
-						b.t.Error(err)
-						return
-					}
-				}
-			})
-		}
-		wg.Wait()
+		b.each(s.api, len(members), 16, func(d *door, i int) error {
+			_, err := d.get(request("PUT", "/v1/conversations/"+c+"/read", members[i].token, fmt.Appendf(nil, `{"seq":%d}`, joined)))
+			return err
+		})
 		if s.marksFromStore(b) == before {
 			return
 		}

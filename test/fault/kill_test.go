@@ -35,9 +35,9 @@ func TestFault_EachProcessIsKilledAtRandomMomentsAndAgainAsItRecovers(t *testing
 	c.end()
 }
 
-func TestFault_AllProcessesAreKilledAtOnce(t *testing.T) {
-	c := begin(t, platform.Setup{})
-	for range 2 {
+// killAll ends everything at random moments, as often as it is told, and ends the evening.
+func (c *cluster) killAll(times int) {
+	for range times {
 		c.For(c.moment(time.Second, 3*time.Second))
 		f := c.Break("kill -9 of all")
 		c.Restart()
@@ -47,14 +47,6 @@ func TestFault_AllProcessesAreKilledAtOnce(t *testing.T) {
 	c.end()
 }
 
-func TestFault_StandaloneIsKilled(t *testing.T) {
-	c := alone(t, t.TempDir())
-	for range 4 {
-		c.For(c.moment(time.Second, 3*time.Second))
-		f := c.Break("kill -9 of standalone")
-		c.Restart()
-		c.Mended(f, allowed)
-	}
-	c.For(2 * time.Second)
-	c.end()
-}
+func TestFault_AllProcessesAreKilledAtOnce(t *testing.T) { begin(t, platform.Setup{}).killAll(2) }
+
+func TestFault_StandaloneIsKilled(t *testing.T) { alone(t, t.TempDir()).killAll(4) }

@@ -6,7 +6,6 @@ package blocks
 import (
 	"container/list"
 	"context"
-	"errors"
 	"sync"
 
 	"tideline/pkg/chat"
@@ -102,13 +101,14 @@ type item struct {
 	block *Block
 }
 
-// load is a read of the store under way, that everybody who wants the same waits for.
+// load is a read of the store under way, that everybody who wants the same waits for. It is remembered if it still stands
+// in the map when it ends: where an invalidation or a longer load took its place, those who wait may have it, the cache may not.
 type load struct {
-	done      chan struct{}
-	to        int64 // the last number that it reads
-	block     *Block
-	err       error
-	overtaken bool // an invalidation came meanwhile: those who wait may have it, the cache may not
+	done  chan struct{}
+	to    int64 // the last number that it reads
+	block *Block
+	err   error
+	left  bool // whoever read for all hung up, or had no more time: the error is his alone
 }
 
 // New makes a cache of at most so many bytes of content.
@@ -117,15 +117,19 @@ func New(store Rows, maxBytes int, encode func(*timeline.Row) []byte, metrics *M
 }
 
 // Get gives a block of a conversation up to at least a number (or the block's end), which the store is known to have.
-// Without trust nothing remembered is used.
+// Without trust nothing remembered or begun by others is used, and nothing is remembered.
 func (c *Cache) Get(ctx context.Context, id chat.ConversationID, block, upTo int64, trust bool) (*Block, error) {
 	k := key{id, block}
 	first, last := timeline.BlockRange(block)
 	upTo = min(upTo, last)
+	if !trust {
+		c.metrics.misses.Inc()
+		return c.read(ctx, k, &Block{First: first}, upTo)
+	}
 	for {
 		c.mu.Lock()
-		var have *Block
-		if e, there := c.items[k]; there && trust {
+		have := &Block{First: first}
+		if e, there := c.items[k]; there {
 			have = e.Value.(*item).block
 			if have.Last() >= upTo {
 				c.order.MoveToFront(e)
@@ -135,15 +139,12 @@ func (c *Cache) Get(ctx context.Context, id chat.ConversationID, block, upTo int
 			}
 		}
 		l, running := c.loads[k]
-		if running && (l.to < upTo || !trust) {
-			running = false // it reads less than is asked for, or began before we did
-		}
-		if !running {
+		if !running || l.to < upTo {
 			l = &load{done: make(chan struct{}), to: upTo}
 			c.loads[k] = l
 			c.mu.Unlock()
 			c.metrics.misses.Inc()
-			c.fill(ctx, k, l, first, have, trust)
+			c.fill(ctx, k, l, have)
 			return l.block, l.err
 		}
 		c.mu.Unlock()
@@ -153,26 +154,22 @@ func (c *Cache) Get(ctx context.Context, id chat.ConversationID, block, upTo int
 				c.metrics.shared.Inc()
 				return l.block, nil
 			}
-			if !errors.Is(l.err, context.Canceled) || ctx.Err() != nil {
+			if !l.left {
 				return nil, l.err
 			}
-			// Whoever read for us hung up; then we read.
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 	}
 }
 
-func (c *Cache) fill(ctx context.Context, k key, l *load, first int64, have *Block, trust bool) {
-	defer close(l.done)
-	b := &Block{First: first}
-	from := first
-	if have != nil {
-		b.Entries, b.Version, b.bytes = have.Entries[:len(have.Entries):len(have.Entries)], have.Version, have.bytes
-		from = have.Last() + 1
+// read gives a block that has what have has, and what the store has from there up to a number.
+func (c *Cache) read(ctx context.Context, k key, have *Block, to int64) (*Block, error) {
+	rows, err := c.store.Rows(ctx, k.c, have.Last()+1, to)
+	if err != nil {
+		return nil, err
 	}
-	var rows []timeline.Row
-	rows, l.err = c.store.Rows(ctx, k.c, from, l.to)
+	b := &Block{First: have.First, Entries: have.Entries[:len(have.Entries):len(have.Entries)], Version: have.Version, bytes: have.bytes}
 	for i := range rows {
 		r := &rows[i]
 		b.hide(r.Seq - 1)
@@ -182,19 +179,26 @@ func (c *Cache) fill(ctx context.Context, k key, l *load, first int64, have *Blo
 		}
 		b.add(e, uint64(r.Changes)+1)
 	}
-	if l.err == nil {
-		// The store is known to have this much: a number without a row was parked, and its place is kept.
-		b.hide(l.to)
-		l.block = b
-	}
+	// The store is known to have this much: a number without a row was parked, and its place is kept.
+	b.hide(to)
+	return b, nil
+}
+
+// fill ends a load that stands in the map.
+func (c *Cache) fill(ctx context.Context, k key, l *load, have *Block) {
+	defer close(l.done)
+	l.block, l.err = c.read(ctx, k, have, l.to)
+	l.left = ctx.Err() != nil
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.loads[k] == l {
-		delete(c.loads, k)
+	if c.loads[k] != l {
+		return // it was overtaken
 	}
-	if l.err != nil || l.overtaken || !trust || len(b.Entries) == 0 {
+	delete(c.loads, k)
+	if l.err != nil || len(l.block.Entries) == 0 {
 		return
 	}
+	b := l.block
 	if e, there := c.items[k]; there {
 		old := e.Value.(*item)
 		if old.block.Last() >= b.Last() {
@@ -232,10 +236,7 @@ func (c *Cache) Invalidate(id chat.ConversationID, seqs []int64) {
 		if e, there := c.items[k]; there {
 			c.drop(e)
 		}
-		if l, running := c.loads[k]; running {
-			l.overtaken = true
-			delete(c.loads, k) // who asks from now on reads again
-		}
+		delete(c.loads, k) // who asks from now on reads again
 	}
 }
 
@@ -246,8 +247,5 @@ func (c *Cache) Clear() {
 	clear(c.items)
 	c.order.Init()
 	c.bytes = 0
-	for k, l := range c.loads {
-		l.overtaken = true
-		delete(c.loads, k)
-	}
+	clear(c.loads)
 }

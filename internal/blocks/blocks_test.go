@@ -4,13 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tideline/internal/schedules"
 	"tideline/pkg/chat"
 	"tideline/pkg/timeline"
 )
@@ -18,13 +22,14 @@ import (
 var group = chat.GroupConversation(1)
 
 // shelf is a store with rows 1 to n, less the numbers that were parked. Where gate is set, a read waits for it after it
-// has looked.
+// has looked; where slow is, for that long.
 type shelf struct {
 	mu      sync.Mutex // guards what follows
 	n       int64
 	parked  map[int64]bool
 	changes map[int64]int32
 	gate    chan struct{}
+	slow    func() time.Duration
 	err     error
 
 	reads atomic.Int32
@@ -40,7 +45,16 @@ func (s *shelf) Rows(ctx context.Context, c chat.ConversationID, first, last int
 		}
 	}
 	gate, err := s.gate, s.err
+	var pause time.Duration
+	if s.slow != nil {
+		pause = s.slow()
+	}
 	s.mu.Unlock()
+	select {
+	case <-time.After(pause):
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	if gate != nil {
 		select {
 		case <-gate:
@@ -152,6 +166,111 @@ func TestCache_DoesNotKeepALoadThatAnInvalidationOvertook(t *testing.T) {
 	})
 }
 
+func TestCache_DoesNotKeepALoadBesideALongerOneThatAnInvalidationOvertook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := newShelf(64)
+		gate := make(chan struct{})
+		s.gate = gate
+		done := make(chan *Block, 2)
+		for _, upTo := range []int64{10, 64} {
+			go func() { done <- get(t, c, 0, upTo) }()
+			synctest.Wait() // it has read, and not given yet
+		}
+		s.change(5)
+		c.Invalidate(group, []int64{5})
+		s.mu.Lock()
+		s.gate = nil
+		s.mu.Unlock()
+		close(gate)
+		<-done
+		<-done
+		for _, upTo := range []int64{10, 64} {
+			if b := get(t, c, 0, upTo); string(b.Entries[4].JSON) != "5 after 1 changes" {
+				t.Fatalf("what was read before the change was kept: %q", b.Entries[4].JSON)
+			}
+		}
+	})
+}
+
+// Readers of all kinds, slow reads, and changes that the cache is told of some time after the store has them: who asks once
+// the cache was told is given nothing older.
+func TestCache_GivesNothingOlderThanWhatItWasTold(t *testing.T) {
+	schedules.Run(t, func(t *testing.T, seed uint64) {
+		synctest.Test(t, func(t *testing.T) {
+			rnd := rand.New(rand.NewPCG(seed, 3))
+			s, c := newShelf(1 + rnd.Int64N(64))
+			s.slow = func() time.Duration { return time.Duration(rnd.Int64N(40)) * time.Millisecond }
+			told := map[int64]int32{} // changes by number; guarded by s.mu, as rnd is
+			var wg sync.WaitGroup
+			for range 40 {
+				s.mu.Lock()
+				what, pause := rnd.IntN(10), time.Duration(rnd.Int64N(8))*time.Millisecond
+				upTo, trust, hangUp := 1+rnd.Int64N(s.n), rnd.IntN(5) > 0, rnd.IntN(8) == 0
+				s.mu.Unlock()
+				switch what {
+				case 0, 1:
+					s.mu.Lock()
+					s.changes[upTo]++
+					changes := s.changes[upTo]
+					late := time.Duration(rnd.Int64N(10)) * time.Millisecond
+					s.mu.Unlock()
+					wg.Go(func() {
+						time.Sleep(late)
+						c.Invalidate(group, []int64{upTo})
+						s.mu.Lock()
+						told[upTo] = max(told[upTo], changes)
+						s.mu.Unlock()
+					})
+				case 2:
+					s.mu.Lock()
+					s.n = min(s.n+rnd.Int64N(4), 64)
+					s.mu.Unlock()
+				case 3:
+					c.Clear()
+				default:
+					s.mu.Lock()
+					least := maps.Clone(told)
+					s.mu.Unlock()
+					wg.Go(func() {
+						ctx, cancel := context.WithCancel(t.Context())
+						defer cancel()
+						if hangUp {
+							ctx, cancel = context.WithTimeout(ctx, 5*time.Millisecond)
+							defer cancel()
+						}
+						b, err := c.Get(ctx, group, 0, upTo, trust)
+						if err != nil {
+							if !hangUp {
+								t.Errorf("who had time was told %v", err)
+							}
+							return
+						}
+						if b.Last() < upTo {
+							t.Errorf("asked up to %d, given up to %d", upTo, b.Last())
+						}
+						for i := range b.Entries {
+							e := &b.Entries[i]
+							var seq int64
+							var changes int32
+							if _, err := fmt.Sscanf(string(e.JSON), "%d after %d changes", &seq, &changes); err != nil || seq != b.First+int64(i) {
+								t.Errorf("entry %d is %q", i, e.JSON)
+							}
+							if changes < least[seq] {
+								t.Errorf("%d is shown after %d changes, and the cache had been told of %d", seq, changes, least[seq])
+							}
+						}
+					})
+				}
+				time.Sleep(pause)
+			}
+			wg.Wait()
+			if len(c.loads) != 0 {
+				t.Errorf("%d loads are under way, and nobody waits", len(c.loads))
+			}
+		})
+	})
+}
+
 func TestCache_GrowsTheLastBlockByWhatIsNew(t *testing.T) {
 	s, c := newShelf(10)
 	old := get(t, c, 0, 10)
@@ -167,26 +286,44 @@ func TestCache_GrowsTheLastBlockByWhatIsNew(t *testing.T) {
 	}
 }
 
-func TestCache_GoesOnForOthersWhenTheReaderHangsUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s, c := newShelf(64)
-		s.gate = make(chan struct{})
-		leaving, leave := context.WithCancel(t.Context())
-		first := make(chan error)
-		go func() { _, err := c.Get(leaving, group, 0, 64, true); first <- err }()
-		synctest.Wait()
-		second := make(chan *Block)
-		go func() { second <- get(t, c, 0, 64) }()
-		synctest.Wait()
-		leave()
-		if err := <-first; !errors.Is(err, context.Canceled) {
-			t.Fatalf("who hung up was told %v", err)
-		}
-		close(s.gate)
-		if b := <-second; b.Last() != 64 {
-			t.Fatalf("given up to %d", b.Last())
-		}
-	})
+func TestCache_GoesOnForOthersWhenTheReaderLeaves(t *testing.T) {
+	for name, leaving := range map[string]func(context.Context) (context.Context, context.CancelFunc){
+		"he hung up": func(ctx context.Context) (context.Context, context.CancelFunc) {
+			ctx, cancel := context.WithCancel(ctx)
+			time.AfterFunc(time.Second, cancel)
+			return ctx, cancel
+		},
+		"his time is over": func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return context.WithTimeout(ctx, time.Second)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, c := newShelf(64)
+				s.gate = make(chan struct{})
+				first := make(chan error)
+				go func() {
+					ctx, cancel := leaving(t.Context())
+					defer cancel()
+					_, err := c.Get(ctx, group, 0, 64, true)
+					if !errors.Is(err, ctx.Err()) {
+						t.Errorf("who left was told %v", err)
+					}
+					first <- err
+				}()
+				synctest.Wait()
+				second := make(chan *Block)
+				go func() { second <- get(t, c, 0, 64) }()
+				if err := <-first; err == nil {
+					t.Error("who left was given a block")
+				}
+				close(s.gate)
+				if b := <-second; b.Last() != 64 {
+					t.Fatalf("given up to %d", b.Last())
+				}
+			})
+		})
+	}
 }
 
 func TestCache_TrustsNothingRememberedWhenToldSo(t *testing.T) {

@@ -95,9 +95,12 @@ func (s *shelf) say(id chat.ConversationID, texts ...string) {
 	})
 }
 
-func (s *shelf) Conversations(_ context.Context, ids []chat.ConversationID) ([]timeline.Conversation, error) {
+func (s *shelf) Conversations(ctx context.Context, ids []chat.ConversationID) ([]timeline.Conversation, error) {
 	s.reading("conversations")
 	defer s.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	var out []timeline.Conversation
 	for _, id := range ids {
 		if c, there := s.heads[id]; there {

@@ -2,7 +2,6 @@ package handlers
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -120,6 +119,7 @@ type headLoad struct {
 	c     timeline.Conversation
 	found bool
 	err   error
+	left  bool // whoever read for all hung up, or had no more time: the error is his alone
 }
 
 // conversation gives the head of a conversation; false where there is none.
@@ -144,10 +144,9 @@ func (v *views) conversation(ctx context.Context, id chat.ConversationID) (timel
 		v.mu.Unlock()
 		select {
 		case <-l.done:
-			if !errors.Is(l.err, context.Canceled) || ctx.Err() != nil {
+			if l.err == nil || !l.left {
 				return l.c, l.found, l.err
 			}
-			// Whoever read for us hung up; then we read.
 		case <-ctx.Done():
 			return timeline.Conversation{}, false, ctx.Err()
 		}
@@ -167,6 +166,7 @@ func (v *views) head(ctx context.Context, id chat.ConversationID) (timeline.Conv
 func (v *views) loadHead(ctx context.Context, id chat.ConversationID, l *headLoad) {
 	defer close(l.done)
 	l.c, l.found, l.err = v.head(ctx, id)
+	l.left = ctx.Err() != nil
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.headLoads[id] != l {

@@ -2,9 +2,12 @@ package handlers
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"tideline/pkg/chat"
 	"tideline/pkg/timeline"
@@ -184,4 +187,44 @@ func TestViews_ReadAConversationOnceForACrowd(t *testing.T) {
 	}
 	close(begin)
 	wg.Wait()
+}
+
+// Whoever reads for a crowd may have less time than the others: only he is told that it was over.
+func TestViews_GoOnForOthersWhenTheReaderHasNoMoreTime(t *testing.T) {
+	for name, leaving := range map[string]func(context.Context) (context.Context, context.CancelFunc){
+		"he hung up": func(ctx context.Context) (context.Context, context.CancelFunc) {
+			ctx, cancel := context.WithCancel(ctx)
+			time.AfterFunc(time.Second, cancel)
+			return ctx, cancel
+		},
+		"his time is over": func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return context.WithTimeout(ctx, time.Second)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRemembering(t, true)
+				c := chat.GroupConversation(7)
+				r.shelf.say(c, "hello")
+				r.shelf.before = func(string) { time.Sleep(2 * time.Second) }
+				var wg sync.WaitGroup
+				wg.Go(func() {
+					ctx, cancel := leaving(t.Context())
+					defer cancel()
+					if _, _, err := r.conversation(ctx, c); err == nil || !errors.Is(err, ctx.Err()) {
+						t.Errorf("who left was told %v", err)
+					}
+				})
+				synctest.Wait()
+				for range 3 {
+					wg.Go(func() {
+						if got, found, err := r.conversation(t.Context(), c); err != nil || !found || got.MaxSeq != 1 {
+							t.Errorf("who stayed was given %+v, %t, %v", got, found, err)
+						}
+					})
+				}
+				wg.Wait()
+			})
+		})
+	}
 }

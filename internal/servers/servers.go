@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -203,6 +204,17 @@ func StartKafka(t testing.TB) *Process {
 	return p
 }
 
+// StartSteadyKafka starts one that is measured: its JVM optimises for as long as it runs, as in production.
+func StartSteadyKafka(t testing.TB) *Process {
+	t.Helper()
+	p, err := newKafka(t, t.TempDir(), listener{}, steady...)
+	if err != nil {
+		missing(t, "Kafka", err)
+	}
+	t.Cleanup(p.Kill)
+	return p
+}
+
 // StartKafkaIn starts a broker of the test's own that keeps its log in a folder, such as one on a small disk.
 func StartKafkaIn(t testing.TB, folder string) *Process {
 	t.Helper()
@@ -250,7 +262,17 @@ type listener struct {
 	port                                 int
 }
 
-func newKafka(t testing.TB, data string, more listener) (*Process, error) {
+// How a broker's JVM runs. One that a test starts lives for a minute or two, in which the optimising compiler would take more than
+// the broker itself does; what it costs to run is only measured with it.
+var (
+	brief  = []string{"-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"}
+	steady = []string{"-Xmx512m", "-XX:+UseSerialGC"}
+)
+
+func newKafka(t testing.TB, data string, more listener, jvm ...string) (*Process, error) {
+	if jvm == nil {
+		jvm = brief
+	}
 	lib := filepath.Join(root(), ".tools", "kafka-"+KafkaVersion, "lib")
 	if _, err := os.Stat(lib); err != nil {
 		return nil, err
@@ -288,13 +310,13 @@ log.dirs=%s
 		return nil, err
 	}
 	class := filepath.Join(lib, "*")
-	format := exec.Command(java, "-Xmx256m", "-cp", class, "kafka.tools.StorageTool", "format", "-t", "dGlkZWxpbmUtdGVzdHMtMQ", "-c", file)
+	format := exec.Command(java, "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", class, "kafka.tools.StorageTool", "format", "-t", "dGlkZWxpbmUtdGVzdHMtMQ", "-c", file)
 	if out, err := format.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("formatting the log: %w: %s", err, tail(string(out)))
 	}
 	p := &Process{t: t, name: "Kafka", Addr: fmt.Sprintf("127.0.0.1:%d", port)}
 	p.start = func() (*exec.Cmd, error) {
-		return exec.Command(java, "-Xmx512m", "-XX:+UseSerialGC", "-cp", class, "kafka.Kafka", file), nil
+		return exec.Command(java, slices.Concat(jvm, []string{"-cp", class, "kafka.Kafka", file})...), nil
 	}
 	p.ready = func(ctx context.Context) error {
 		cl, err := kgo.NewClient(kgo.SeedBrokers(p.Addr))

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"tideline/internal/servers"
 	"tideline/test/platform"
 )
 
@@ -54,7 +55,7 @@ func (b *bench) site(name string) *site {
 	if name == "standalone" {
 		s.Platform = platform.Standalone(top.t, open...)
 	} else {
-		s.cluster = platform.Setup{OwnServers: true, As: func(process string) []string {
+		s.cluster = platform.Setup{Kafka: servers.StartSteadyKafka(top.t), OwnServers: true, As: func(process string) []string {
 			switch process {
 			case "api":
 				return append([]string{"TIDELINE_AUTH_ACCESS_TTL=12h"}, open[:2]...)

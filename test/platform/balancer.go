@@ -11,7 +11,8 @@ import (
 )
 
 // balancer spreads connections over the doors of one kind, as what stands before a cluster does: it asks each of them again
-// and again whether it is ready, and gives nothing new to one that says no.
+// and again whether it is ready, gives nothing new to one that says no or has not answered several times, and goes to another one
+// where nobody listens.
 type balancer struct {
 	addr string
 
@@ -23,10 +24,15 @@ type balancer struct {
 type balanced struct {
 	addr, ops string
 	ready     bool
+	silent    int // how many times in a row there was no answer
 }
 
 // readinessLook is how often a balancer asks. A process that stops has to linger for longer.
 const readinessLook = 50 * time.Millisecond
+
+// silences is how many times a door must have given no answer until it counts as gone, as in what people use (HAProxy's "fall",
+// Kubernetes' failureThreshold): one late answer of a machine under load is no reason to send people away.
+const silences = 3
 
 // startBalancer starts one, which ends with the test; no door is known to be ready before it was asked.
 func startBalancer(t testing.TB, doors ...*balanced) *balancer {
@@ -63,15 +69,19 @@ func (b *balancer) watch(ctx context.Context, d *balanced) {
 	tick := time.NewTicker(readinessLook)
 	defer tick.Stop()
 	for {
-		ready := false
+		ready, answered := false, false
 		if r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+d.ops+"/readyz", nil); err == nil {
 			if answer, err := asker.Do(r); err == nil {
 				_ = answer.Body.Close()
-				ready = answer.StatusCode == http.StatusOK
+				ready, answered = answer.StatusCode == http.StatusOK, true
 			}
 		}
 		b.mu.Lock()
-		d.ready = ready
+		if answered {
+			d.ready, d.silent = ready, 0
+		} else if d.silent++; d.silent >= silences {
+			d.ready = false
+		}
 		b.mu.Unlock()
 		select {
 		case <-ctx.Done():
@@ -93,27 +103,29 @@ func (b *balancer) ready() (n int) {
 	return n
 }
 
-// pick gives the next door that is ready, or "".
-func (b *balancer) pick() string {
+// dial connects to the next door that is ready and takes the connection; nil where there is none.
+func (b *balancer) dial(ctx context.Context) net.Conn {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	for range b.doors {
-		b.next = (b.next + 1) % len(b.doors)
-		if d := b.doors[b.next]; d.ready {
-			return d.addr
+	var addrs []string
+	b.next = (b.next + 1) % len(b.doors)
+	for i := range b.doors {
+		if d := b.doors[(b.next+i)%len(b.doors)]; d.ready {
+			addrs = append(addrs, d.addr)
 		}
 	}
-	return ""
+	b.mu.Unlock()
+	for _, addr := range addrs {
+		if door, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", addr); err == nil {
+			return door
+		}
+	}
+	return nil
 }
 
 func (b *balancer) serve(ctx context.Context, client net.Conn) {
 	defer func() { _ = client.Close() }()
-	addr := b.pick()
-	if addr == "" {
-		return
-	}
-	door, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", addr)
-	if err != nil {
+	door := b.dial(ctx)
+	if door == nil {
 		return
 	}
 	defer func() { _ = door.Close() }()

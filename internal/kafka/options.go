@@ -139,7 +139,7 @@ func (c *Config) producing() []kgo.Opt {
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.ProducerBatchMaxBytes(maxRecordBatchBytes - 1024),
 		// Chat text compresses well. Our batches are many and small, a few hundred bytes to a few thousand: there snappy costs a
-		// quarter to a half of what lz4 does (BenchmarkCodecs) and compresses as far, and lz4 keeps buffers of 4 MiB for whoever
+		// third to two thirds of what lz4 does and compresses further (BenchmarkCodecs), and lz4 takes buffers of 4 MiB for whoever
 		// writes or reads. The choice is per batch and readers know all of them.
 		kgo.ProducerBatchCompression(kgo.SnappyCompression(), kgo.NoCompression()),
 		// A full buffer blocks the caller, whose own limit then speaks; memory stays bounded.

@@ -96,9 +96,10 @@ type Accounts struct {
 	limits    *limits.Keyed[string]
 	now       func() time.Time
 
-	mu       sync.Mutex // guards tokens and sessions
+	mu       sync.Mutex // guards what follows
 	tokens   map[string]Caller
 	sessions map[int64]time.Time // until when a session is known to stand
+	forgets  uint64              // how many times something was forgotten
 }
 
 // maxLimited bounds the addresses and usernames whose tries are counted: 20 MB.
@@ -401,6 +402,7 @@ func (a *Accounts) Revoke(ctx context.Context, session int64) error {
 func (a *Accounts) Forget(session int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.forgets++
 	delete(a.sessions, session)
 	for t, c := range a.tokens {
 		if c.Session == session {
@@ -418,6 +420,7 @@ func (a *Accounts) Authenticate(ctx context.Context, token string) (Caller, erro
 	a.mu.Lock()
 	caller, known := a.tokens[token]
 	until := a.sessions[caller.Session]
+	forgets := a.forgets
 	a.mu.Unlock()
 	if !known {
 		var err error
@@ -440,6 +443,9 @@ func (a *Accounts) Authenticate(ctx context.Context, token string) (Caller, erro
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.forgets != forgets { // perhaps this session ended as it was read
+		return caller, nil
+	}
 	if len(a.tokens) >= maxRemembered {
 		clear(a.tokens)
 	}

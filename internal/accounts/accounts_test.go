@@ -378,3 +378,35 @@ func TestPasswords_WaitForASeat(t *testing.T) {
 		t.Errorf("with a seat: %v", err)
 	}
 }
+
+// leaving is a store in which something happens right after a session was read.
+type leaving struct {
+	Store
+	meanwhile func()
+}
+
+func (l *leaving) SessionByID(ctx context.Context, id int64) (sqlstore.Session, bool, error) {
+	s, found, err := l.Store.SessionByID(ctx, id)
+	if do := l.meanwhile; do != nil {
+		l.meanwhile = nil
+		do()
+	}
+	return s, found, err
+}
+
+func TestAuthenticate_DoesNotRememberASessionThatEndsAsItIsRead(t *testing.T) {
+	w := newWorld(t)
+	d := w.door(nil)
+	tokens := d.ada()
+	d.store = &leaving{Store: w.store, meanwhile: func() {
+		if err := d.Revoke(t.Context(), tokens.Session); err != nil {
+			t.Fatal(err)
+		}
+	}}
+	if !d.known(tokens.Access) {
+		t.Fatal("who came before the end was refused: the test ended the session too early")
+	}
+	if d.known(tokens.Access) {
+		t.Fatal("the session was ended and answered, and its token is taken")
+	}
+}

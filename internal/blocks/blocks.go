@@ -6,6 +6,8 @@ package blocks
 import (
 	"container/list"
 	"context"
+	"errors"
+	"slices"
 	"sync"
 
 	"tideline/pkg/chat"
@@ -88,7 +90,7 @@ type Cache struct {
 	items map[key]*list.Element
 	order *list.List // of *item, the most recently used first
 	bytes int
-	loads map[key]*load
+	loads map[key][]*load // under way; each reads further than the one before it
 }
 
 type key struct {
@@ -101,19 +103,22 @@ type item struct {
 	block *Block
 }
 
-// load is a read of the store under way, that everybody who wants the same waits for. It is remembered if it still stands
-// in the map when it ends: where an invalidation or a longer load took its place, those who wait may have it, the cache may not.
+// load is a read of the store under way, that everybody who wants the same waits for. It is remembered if it still stands in
+// the map when it ends: where an invalidation took it out, those who wait may have it, the cache may not.
 type load struct {
 	done  chan struct{}
 	to    int64 // the last number that it reads
 	block *Block
 	err   error
-	left  bool // whoever read for all hung up, or had no more time: the error is his alone
+	left  bool // the context of whoever read for all had ended: an error may be his alone
 }
+
+// errDropped is what those are told for whom somebody read who never came back.
+var errDropped = errors.New("a read of a block was dropped half way")
 
 // New makes a cache of at most so many bytes of content.
 func New(store Rows, maxBytes int, encode func(*timeline.Row) []byte, metrics *Metrics) *Cache {
-	return &Cache{store: store, maxBytes: maxBytes, encode: encode, metrics: metrics, items: map[key]*list.Element{}, order: list.New(), loads: map[key]*load{}}
+	return &Cache{store: store, maxBytes: maxBytes, encode: encode, metrics: metrics, items: map[key]*list.Element{}, order: list.New(), loads: map[key][]*load{}}
 }
 
 // Get gives a block of a conversation up to at least a number (or the block's end), which the store is known to have.
@@ -138,15 +143,16 @@ func (c *Cache) Get(ctx context.Context, id chat.ConversationID, block, upTo int
 				return have, nil
 			}
 		}
-		l, running := c.loads[k]
-		if !running || l.to < upTo {
-			l = &load{done: make(chan struct{}), to: upTo}
-			c.loads[k] = l
+		running := c.loads[k]
+		if n := len(running); n == 0 || running[n-1].to < upTo {
+			l := &load{done: make(chan struct{}), to: upTo}
+			c.loads[k] = append(running, l)
 			c.mu.Unlock()
 			c.metrics.misses.Inc()
 			c.fill(ctx, k, l, have)
 			return l.block, l.err
 		}
+		l := running[len(running)-1]
 		c.mu.Unlock()
 		select {
 		case <-l.done:
@@ -184,21 +190,32 @@ func (c *Cache) read(ctx context.Context, k key, have *Block, to int64) (*Block,
 	return b, nil
 }
 
-// fill ends a load that stands in the map.
+// fill does a load, and remembers it if it still stands.
 func (c *Cache) fill(ctx context.Context, k key, l *load, have *Block) {
 	defer close(l.done)
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		i := slices.Index(c.loads[k], l)
+		if i < 0 {
+			return
+		}
+		if len(c.loads[k]) == 1 {
+			delete(c.loads, k)
+		} else {
+			c.loads[k] = slices.Delete(c.loads[k], i, i+1)
+		}
+		if l.err == nil {
+			c.keep(k, l.block)
+		}
+	}()
+	l.err = errDropped // stands if reading panics
 	l.block, l.err = c.read(ctx, k, have, l.to)
 	l.left = ctx.Err() != nil
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.loads[k] != l {
-		return // it was overtaken
-	}
-	delete(c.loads, k)
-	if l.err != nil || len(l.block.Entries) == 0 {
-		return
-	}
-	b := l.block
+}
+
+// keep remembers a block unless more of it is remembered. c.mu is held.
+func (c *Cache) keep(k key, b *Block) {
 	if e, there := c.items[k]; there {
 		old := e.Value.(*item)
 		if old.block.Last() >= b.Last() {
@@ -207,7 +224,7 @@ func (c *Cache) fill(ctx context.Context, k key, l *load, have *Block) {
 		c.bytes += b.bytes - old.block.bytes
 		old.block = b
 		c.order.MoveToFront(e)
-	} else {
+	} else if len(b.Entries) > 0 {
 		c.items[k] = c.order.PushFront(&item{k, b})
 		c.bytes += b.bytes
 	}
@@ -222,6 +239,7 @@ func (c *Cache) drop(e *list.Element) {
 	c.order.Remove(e)
 	delete(c.items, it.key)
 	c.bytes -= it.block.bytes
+	c.metrics.bytes.Set(float64(c.bytes))
 }
 
 // Invalidate drops the blocks in which some numbers of a conversation stand.
@@ -247,5 +265,6 @@ func (c *Cache) Clear() {
 	clear(c.items)
 	c.order.Init()
 	c.bytes = 0
+	c.metrics.bytes.Set(0)
 	clear(c.loads)
 }

@@ -225,8 +225,17 @@ func TestCache_GivesNothingOlderThanWhatItWasTold(t *testing.T) {
 					s.mu.Lock()
 					s.n = min(s.n+rnd.Int64N(4), 64)
 					s.mu.Unlock()
-				case 3:
+				case 3: // something changes, and nobody hears of it
+					s.mu.Lock()
+					s.changes[upTo]++
+					all := maps.Clone(s.changes)
+					s.mu.Unlock()
 					c.Clear()
+					s.mu.Lock()
+					for seq, n := range all {
+						told[seq] = max(told[seq], n)
+					}
+					s.mu.Unlock()
 				default:
 					s.mu.Lock()
 					least := maps.Clone(told)
@@ -326,6 +335,59 @@ func TestCache_GoesOnForOthersWhenTheReaderLeaves(t *testing.T) {
 	}
 }
 
+func TestCache_RemembersWhatItReadsWhileTheBlockGrowsFasterThanItIsRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := newShelf(10)
+		s.slow = func() time.Duration { return 15 * time.Millisecond }
+		var wg sync.WaitGroup
+		for n := int64(10); n <= 20; n++ {
+			s.mu.Lock()
+			s.n = n
+			s.mu.Unlock()
+			wg.Go(func() { get(t, c, 0, n) })
+			time.Sleep(10 * time.Millisecond)
+		}
+		if b := c.items[key{group, 0}]; b == nil || b.Value.(*item).block.Last() < 18 {
+			t.Error("nothing is remembered as long as it grows")
+		}
+		wg.Wait()
+		reads := s.reads.Load()
+		if get(t, c, 0, 20); s.reads.Load() != reads {
+			t.Error("the last that was read is not remembered")
+		}
+	})
+}
+
+func TestCache_GoesOnAfterAReaderThatPanicked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := newShelf(64)
+		s.gate = make(chan struct{})
+		c.encode = func(*timeline.Row) []byte { panic("a fault of ours") }
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			defer func() {
+				if recover() == nil {
+					t.Error("nothing panicked")
+				}
+			}()
+			_, _ = c.Get(t.Context(), group, 0, 64, true)
+		})
+		synctest.Wait()
+		wg.Go(func() {
+			if _, err := c.Get(t.Context(), group, 0, 64, true); !errors.Is(err, errDropped) {
+				t.Errorf("who waited for it was told %v", err)
+			}
+		})
+		synctest.Wait()
+		close(s.gate)
+		wg.Wait()
+		c.encode = encode
+		if b := get(t, c, 0, 64); b == nil || b.Last() != 64 || s.reads.Load() != 2 {
+			t.Fatalf("given %+v after %d reads", b, s.reads.Load())
+		}
+	})
+}
+
 func TestCache_TrustsNothingRememberedWhenToldSo(t *testing.T) {
 	s, c := newShelf(64)
 	get(t, c, 0, 64)
@@ -333,6 +395,9 @@ func TestCache_TrustsNothingRememberedWhenToldSo(t *testing.T) {
 	b, err := c.Get(t.Context(), group, 0, 64, false)
 	if err != nil || string(b.Entries[0].JSON) != "1 after 1 changes" {
 		t.Fatalf("given %q, %v", b.Entries[0].JSON, err)
+	}
+	if b := get(t, c, 0, 64); string(b.Entries[0].JSON) != "1 after 0 changes" {
+		t.Fatalf("what was read without trust is remembered: %q", b.Entries[0].JSON)
 	}
 }
 
@@ -358,12 +423,26 @@ func TestCache_KeepsWithinItsBytes(t *testing.T) {
 	}
 }
 
-func TestCache_GivesTheStoresErrorAndKeepsNothing(t *testing.T) {
-	s, c := newShelf(64)
-	s.err = errors.New("the store is away")
-	if _, err := c.Get(t.Context(), group, 0, 64, true); !errors.Is(err, s.err) {
-		t.Fatalf("given %v", err)
-	}
-	s.err = nil
-	get(t, c, 0, 64)
+func TestCache_GivesTheStoresErrorToAllAndKeepsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := newShelf(64)
+		s.err = errors.New("the store is away")
+		s.gate = make(chan struct{})
+		var wg sync.WaitGroup
+		for range 10 {
+			wg.Go(func() {
+				if _, err := c.Get(t.Context(), group, 0, 64, true); !errors.Is(err, s.err) {
+					t.Errorf("given %v", err)
+				}
+			})
+		}
+		synctest.Wait()
+		close(s.gate)
+		wg.Wait()
+		if n := s.reads.Load(); n != 1 {
+			t.Errorf("a store that is away was asked %d times for one crowd", n)
+		}
+		s.err = nil
+		get(t, c, 0, 64)
+	})
 }

@@ -19,8 +19,9 @@ type profiles struct {
 	}
 	now func() time.Time
 
-	mu   sync.Mutex // guards seen
-	seen map[chat.UserID]profile
+	mu      sync.Mutex // guards what follows
+	seen    map[chat.UserID]profile
+	forgets uint64 // how many times somebody was forgotten
 }
 
 type profile struct {
@@ -59,6 +60,7 @@ func (p *profiles) of(ctx context.Context, ids []chat.UserID, out []person) ([]p
 			missing = append(missing, id)
 		}
 	}
+	forgets := p.forgets
 	p.mu.Unlock()
 	if len(missing) == 0 {
 		return out, nil
@@ -78,7 +80,9 @@ func (p *profiles) of(ctx context.Context, ids []chat.UserID, out []person) ([]p
 			AvatarURL string `json:"avatar_url"`
 		}{u.Nickname, u.AvatarURL})
 		v := profile{json: text, version: uint64(u.UpdatedAt), until: now.Add(profileTTL)}
-		p.seen[u.ID] = v
+		if p.forgets == forgets { // otherwise it may have been read before it changed
+			p.seen[u.ID] = v
+		}
 		out = append(out, person{u.ID, v})
 	}
 	slices.SortFunc(out[begin:], func(a, b person) int { return cmp.Compare(a.id, b.id) })
@@ -88,5 +92,6 @@ func (p *profiles) of(ctx context.Context, ids []chat.UserID, out []person) ([]p
 func (p *profiles) forget(id chat.UserID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.forgets++
 	delete(p.seen, id)
 }

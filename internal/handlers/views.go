@@ -2,6 +2,7 @@ package handlers
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -119,8 +120,11 @@ type headLoad struct {
 	c     timeline.Conversation
 	found bool
 	err   error
-	left  bool // whoever read for all hung up, or had no more time: the error is his alone
+	left  bool // the context of whoever read for all had ended: an error may be his alone
 }
+
+// errDropped is what those are told for whom somebody read who never came back.
+var errDropped = errors.New("a read of a conversation was dropped half way")
 
 // conversation gives the head of a conversation; false where there is none.
 func (v *views) conversation(ctx context.Context, id chat.ConversationID) (timeline.Conversation, bool, error) {
@@ -163,20 +167,40 @@ func (v *views) head(ctx context.Context, id chat.ConversationID) (timeline.Conv
 	return list[0], true, nil
 }
 
+// loadHead does a load. Whoever waits for it may have been told a number since the store was read, and before they came to wait:
+// they are given no lower one, and not that there is no such conversation.
 func (v *views) loadHead(ctx context.Context, id chat.ConversationID, l *headLoad) {
 	defer close(l.done)
-	l.c, l.found, l.err = v.head(ctx, id)
-	l.left = ctx.Err() != nil
+	read := func() {
+		l.err = errDropped // stands if reading panics
+		l.c, l.found, l.err = v.head(ctx, id)
+		l.left = ctx.Err() != nil
+	}
+	func() {
+		defer v.endHead(id, l)
+		read()
+	}()
+	if l.err == nil && !l.found && l.told.MaxSeq > 0 { // it began meanwhile
+		read()
+	}
+}
+
+// endHead takes a load out of the map, so that nobody else comes to wait for it, and remembers what it gave unless something took it out
+// before.
+func (v *views) endHead(id chat.ConversationID, l *headLoad) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.headLoads[id] != l {
-		return // it was overtaken
+	stands := v.headLoads[id] == l
+	if stands {
+		delete(v.headLoads, id)
 	}
-	delete(v.headLoads, id)
 	if l.err != nil || !l.found {
 		return
 	}
 	l.c = raise(l.c, l.told)
+	if !stands {
+		return
+	}
 	if len(v.conversations) >= maxViews {
 		clear(v.conversations)
 	}

@@ -189,8 +189,8 @@ func TestViews_ReadAConversationOnceForACrowd(t *testing.T) {
 	wg.Wait()
 }
 
-// Whoever reads for a crowd may have less time than the others: only he is told that it was over.
-func TestViews_GoOnForOthersWhenTheReaderHasNoMoreTime(t *testing.T) {
+// Whoever reads for a crowd may leave, or have less time than the others: only he is told so.
+func TestViews_GoOnForOthersWhenTheReaderLeaves(t *testing.T) {
 	for name, leaving := range map[string]func(context.Context) (context.Context, context.CancelFunc){
 		"he hung up": func(ctx context.Context) (context.Context, context.CancelFunc) {
 			ctx, cancel := context.WithCancel(ctx)
@@ -227,4 +227,154 @@ func TestViews_GoOnForOthersWhenTheReaderHasNoMoreTime(t *testing.T) {
 			})
 		})
 	}
+}
+
+// late is a store that looks, and answers when it is let.
+type late struct {
+	*shelf
+	gate chan struct{}
+	err  error
+}
+
+func (l *late) Conversations(ctx context.Context, ids []chat.ConversationID) ([]timeline.Conversation, error) {
+	out, err := l.shelf.Conversations(ctx, ids)
+	<-l.gate
+	return out, errors.Join(err, l.err)
+}
+
+func (l *late) Members(ctx context.Context, keys []timeline.MemberKey) ([]timeline.Member, error) {
+	out, err := l.shelf.Members(ctx, keys)
+	<-l.gate
+	return out, errors.Join(err, l.err)
+}
+
+// onLate runs with views on a store that answers late, and a reader who has asked for a conversation already.
+func onLate(t *testing.T, before []string, do func(t *testing.T, v *views, l *late, c chat.ConversationID)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		l := &late{shelf: newShelf(), gate: make(chan struct{})}
+		v := newViews(l, func() bool { return true })
+		c := chat.GroupConversation(7)
+		if before != nil {
+			l.say(c, before...)
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() { _, _, _ = v.conversation(t.Context(), c) })
+		synctest.Wait()
+		do(t, v, l, c)
+		wg.Wait()
+	})
+}
+
+// Who comes to wait for a read that others began knows what was told since.
+func TestViews_GiveNobodyLessThanWasToldBeforeTheyAsked(t *testing.T) {
+	t.Run("a number, of a read that is overtaken then", func(t *testing.T) {
+		onLate(t, []string{"hello"}, func(t *testing.T, v *views, l *late, c chat.ConversationID) {
+			l.say(c, "to", "you")
+			v.take(chat.Notify{Conversation: c, MaxSeq: 3, Ordinal: 3})
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				if got, _, err := v.conversation(t.Context(), c); err != nil || got.MaxSeq < 3 {
+					t.Errorf("3 was told, and %d is given, %v", got.MaxSeq, err)
+				}
+			})
+			synctest.Wait()
+			v.take(chat.Notify{Conversation: c, MaxSeq: 4, Ordinal: 3, Meta: true})
+			close(l.gate)
+			wg.Wait()
+		})
+	})
+	t.Run("that there is one", func(t *testing.T) {
+		onLate(t, nil, func(t *testing.T, v *views, l *late, c chat.ConversationID) {
+			l.say(c, "hello")
+			v.saw(&timeline.Conversation{ID: c, MaxSeq: 1, Ordinal: 1})
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				if got, found, err := v.conversation(t.Context(), c); err != nil || !found || got.MaxSeq != 1 {
+					t.Errorf("it was seen, and %+v, %t, %v is given", got, found, err)
+				}
+			})
+			synctest.Wait()
+			close(l.gate)
+			wg.Wait()
+		})
+	})
+}
+
+func TestViews_GiveTheStoresErrorToAll(t *testing.T) {
+	onLate(t, []string{"hello"}, func(t *testing.T, v *views, l *late, c chat.ConversationID) {
+		l.err = errors.New("the store is away")
+		var wg sync.WaitGroup
+		for range 10 {
+			wg.Go(func() {
+				if _, _, err := v.conversation(t.Context(), c); !errors.Is(err, l.err) {
+					t.Errorf("given %v", err)
+				}
+			})
+		}
+		synctest.Wait()
+		close(l.gate)
+		wg.Wait()
+		if n := l.count("conversations"); n != 1 {
+			t.Errorf("a store that is away was asked %d times for one crowd", n)
+		}
+	})
+}
+
+func TestViews_GoOnAfterAReaderThatPanicked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRemembering(t, true)
+		c := chat.GroupConversation(7)
+		r.shelf.say(c, "hello")
+		panics := make(chan struct{})
+		r.shelf.before = func(string) { <-panics; panic("a fault of ours") }
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			defer func() {
+				if recover() == nil {
+					t.Error("nothing panicked")
+				}
+			}()
+			_, _, _ = r.conversation(t.Context(), c)
+		})
+		synctest.Wait()
+		wg.Go(func() {
+			if _, _, err := r.conversation(t.Context(), c); !errors.Is(err, errDropped) {
+				t.Errorf("who waited for it was told %v", err)
+			}
+		})
+		synctest.Wait()
+		close(panics)
+		wg.Wait()
+		r.shelf.before = nil
+		if got := r.end(c); got != 1 || len(r.headLoads) != 0 {
+			t.Errorf("it ends at %d, and %d reads are under way", got, len(r.headLoads))
+		}
+	})
+}
+
+// A gap is told while heads and members are read: what is given was asked for before it, and none of it is remembered.
+func TestViews_RememberNothingThatWasReadAcrossAGap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRemembering(t, true)
+		k := timeline.MemberKey{Conversation: chat.GroupConversation(7), User: 9}
+		r.shelf.say(k.Conversation, "hello")
+		store := &late{shelf: r.shelf, gate: make(chan struct{})}
+		r.store = store
+		var wg sync.WaitGroup
+		wg.Go(func() { r.end(k.Conversation) })
+		wg.Go(func() { r.is(k) })
+		time.Sleep(time.Second) // both have looked
+		r.shelf.say(k.Conversation, "world")
+		r.shelf.join(k.Conversation, k.User, 2)
+		r.clear()
+		close(store.gate)
+		wg.Wait()
+		if got := r.end(k.Conversation); got != 2 {
+			t.Errorf("it ends at %d, and the store has 2", got)
+		}
+		if !r.is(k) {
+			t.Error("who has joined meanwhile is kept out")
+		}
+	})
 }

@@ -47,6 +47,7 @@ type Follower struct {
 	gaps        []func()
 	next        map[int32]int64
 	confirmed   time.Time
+	missed      bool // something was skipped, and nobody was told yet
 	started     chan struct{}
 	startedOnce sync.Once
 }
@@ -72,8 +73,9 @@ func (f *Follower) Subscribe(tell func(chat.Notify)) {
 	f.subscribers = append(f.subscribers, tell)
 }
 
-// OnGap adds somebody who is told that notifications were missed, because retention was faster than this process: what is
-// remembered may be wrong from then on. Add before Run.
+// OnGap adds somebody who is told that notifications were missed, because retention was faster than this process. It is told
+// once the place is known from which on nothing is missed again: what was remembered or begun before may be wrong. Until then
+// Fresh is false. Add before Run.
 func (f *Follower) OnGap(tell func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -160,9 +162,7 @@ func (f *Follower) follow(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		f.mu.Lock()
-		f.next = ends
-		f.mu.Unlock()
+		f.begin(ends)
 	}
 	from := map[int32]kgo.Offset{}
 	f.mu.Lock()
@@ -196,15 +196,26 @@ func (f *Follower) follow(ctx context.Context) error {
 	}
 }
 
-// skip begins again from the end, and tells those who remember something.
+// skip forgets where reading stood, so that it begins again at the end.
 func (f *Follower) skip() {
 	f.mu.Lock()
-	f.next, f.heads, f.confirmed = map[int32]int64{}, map[chat.ConversationID]Head{}, time.Time{}
-	gaps := f.gaps
-	f.mu.Unlock()
+	defer f.mu.Unlock()
+	f.next, f.heads, f.confirmed, f.missed = map[int32]int64{}, map[chat.ConversationID]Head{}, time.Time{}, true
 	f.log.Error("NOTIFICATIONS WERE MISSED: retention removed them before they were read", "topic", kafka.TopicNotify)
-	for _, tell := range gaps {
-		tell()
+}
+
+// begin notes from where everything is read. Where something was skipped, those who remember something are told now and not
+// before: what comes between is not told either, and who began to read the store or connected then has not seen it.
+func (f *Follower) begin(ends map[int32]int64) {
+	f.mu.Lock()
+	f.next = ends
+	missed, gaps := f.missed, f.gaps
+	f.missed = false
+	f.mu.Unlock()
+	if missed {
+		for _, tell := range gaps {
+			tell()
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -23,6 +24,7 @@ type rig struct {
 	t        *testing.T
 	producer *kgo.Client
 	follower *Follower
+	stop     func() // ends what run began
 }
 
 func newRig(t *testing.T, prepare func(*Follower)) *rig {
@@ -46,16 +48,35 @@ func newRig(t *testing.T, prepare func(*Follower)) *rig {
 	if prepare != nil {
 		prepare(r.follower)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() { defer close(done); _ = r.follower.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-done })
+	r.run()
+	t.Cleanup(func() { r.stop() })
 	select {
 	case <-r.follower.Started():
 	case <-time.After(10 * time.Second):
 		t.Fatal("the follower did not begin")
 	}
 	return r
+}
+
+// run lets the follower run.
+func (r *rig) run() {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = r.follower.Run(ctx) }()
+	r.stop = func() { cancel(); <-done }
+}
+
+// forget removes what im.notify has, as retention does.
+func (r *rig) forget(ctx context.Context) {
+	r.t.Helper()
+	adm := kadm.NewClient(r.producer)
+	ends, err := adm.ListEndOffsets(ctx, kafka.TopicNotify)
+	if err == nil {
+		_, err = adm.DeleteRecords(ctx, ends.Offsets())
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
 }
 
 func (r *rig) tell(n chat.Notify) {
@@ -125,33 +146,56 @@ func TestFollower_TellsThoseWhoRememberBeforeItWakesOrIsFresh(t *testing.T) {
 	}
 }
 
-func TestFollower_TellsWhenNotificationsWereMissed(t *testing.T) {
+// Whoever was away for longer than im.notify keeps does not know what has changed. Those who remember something are told when
+// the place is known from which on everything is heard: what they began before that may have missed something as well.
+func TestFollower_TellsOfWhatWasMissedOnceItKnowsWhereItBeginsAgain(t *testing.T) {
 	var gaps atomic.Int64
-	missed := make(chan struct{}, 1)
+	knew := make(chan bool, 1)
 	r := newRig(t, func(f *Follower) {
 		f.OnGap(func() {
-			if gaps.Add(1) == 1 {
-				missed <- struct{}{}
-			}
+			gaps.Add(1)
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			knew <- len(f.next) == f.cfg.Partitions && time.Since(f.confirmed) > staleAfter
 		})
 	})
 	c := chat.GroupConversation(5)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	// The follower is behind, as after a long sleep, and what it has not read is gone.
-	for i := range int64(5) {
-		r.tell(chat.Notify{Conversation: c, MaxSeq: i + 1})
-	}
-	if err := r.follower.WaitFor(ctx, c, 5); err != nil {
+	r.tell(chat.Notify{Conversation: c, MaxSeq: 1})
+	if err := r.follower.WaitFor(ctx, c, 1); err != nil {
 		t.Fatal(err)
 	}
-	r.follower.skip()
+	r.stop()
+	for i := range int64(5) {
+		r.tell(chat.Notify{Conversation: c, MaxSeq: i + 2})
+	}
+	r.forget(ctx)
+	r.run()
 	select {
-	case <-missed:
+	case known := <-knew:
+		if !known {
+			t.Error("it was told before it was known from where on everything is heard")
+		}
 	case <-ctx.Done():
 		t.Fatal("nobody was told")
 	}
-	if _, known := r.follower.Head(c); known || r.follower.Fresh() {
-		t.Fatal("what is remembered is still trusted")
+	if _, known := r.follower.Head(c); known {
+		t.Error("what is remembered is still trusted")
+	}
+	// From here on everything is heard.
+	r.tell(chat.Notify{Conversation: c, MaxSeq: 7})
+	if err := r.follower.WaitFor(ctx, c, 7); err != nil {
+		t.Fatal(err)
+	}
+	for !r.follower.Fresh() {
+		select {
+		case <-ctx.Done():
+			t.Fatal("it is not fresh again")
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	if n := gaps.Load(); n != 1 {
+		t.Errorf("it was told %d times", n)
 	}
 }

@@ -63,8 +63,9 @@ func New(client redis.UniversalClient, store Store, logs Logs, partitions int, l
 		Name: "redis", Timeout: time.Second, MaxRequests: 1,
 		ReadyToTrip: func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= 3 },
 		IsSuccessful: func(err error) bool {
-			return err == nil || errors.Is(err, redis.Nil) || errors.Is(err, redis.TxFailedErr) || errors.Is(err, context.Canceled)
+			return err == nil || errors.Is(err, redis.Nil) || errors.Is(err, redis.TxFailedErr)
 		},
+		IsExcluded: func(err error) bool { return errors.Is(err, context.Canceled) }, // whoever asked went away
 		OnStateChange: func(_ string, from, to gobreaker.State) {
 			log.Warn("the road to Redis changed; the store answers while it is closed", "from", from.String(), "to", to.String())
 		},
@@ -73,7 +74,10 @@ func New(client redis.UniversalClient, store Store, logs Logs, partitions int, l
 }
 
 // guarded runs commands unless Redis has just failed again and again: then it fails at once.
-func (m *Marks) guarded(what string, do func() error) error {
+func (m *Marks) guarded(ctx context.Context, what string, do func() error) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%s: %w", what, err) // which says nothing of Redis
+	}
 	_, err := m.breaker.Execute(func() (struct{}, error) { return struct{}{}, do() })
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return fmt.Errorf("%s: %w", what, err)
@@ -87,7 +91,7 @@ func (m *Marks) Raise(ctx context.Context, list []chat.ReadMark) error {
 	for i := range list {
 		moves.raise(list[i].Conversation, list[i].User, list[i].Seq, list[i].Ordinal)
 	}
-	return m.guarded("raising fast marks", func() error { return m.send(ctx, moves.raises()) })
+	return m.guarded(ctx, "raising fast marks", func() error { return m.send(ctx, moves.raises()) })
 }
 
 // Follow does to the sets what events did to memberships and to the marks of those who spoke. The store must have the
@@ -99,7 +103,7 @@ func (m *Marks) Follow(ctx context.Context, entries []timeline.Entry) error {
 	for i := range entries {
 		moves.add(&entries[i].Event)
 	}
-	return m.guarded("following the timeline", func() error {
+	return m.guarded(ctx, "following the timeline", func() error {
 		// Members are only added to sets that are there: a set that a fill renames into place after this look has read
 		// the store after the commit.
 		there, err := m.exist(ctx, moves.grown())
@@ -112,7 +116,7 @@ func (m *Marks) Follow(ctx context.Context, entries []timeline.Entry) error {
 
 // Invalidate begins a new epoch: no set is ready until it is filled again.
 func (m *Marks) Invalidate(ctx context.Context) error {
-	err := m.guarded("beginning a new epoch of fast marks", func() error {
+	err := m.guarded(ctx, "beginning a new epoch of fast marks", func() error {
 		return m.client.Set(ctx, epochKey, strconv.FormatFloat(newToken(), 'f', 0, 64), 0).Err()
 	})
 	if err == nil {
@@ -182,7 +186,7 @@ func (m *Marks) OfUser(ctx context.Context, u chat.UserID) (marks map[chat.Conve
 	who := subject{user: u}
 	var set []redis.Z
 	var epoch float64
-	err = m.guarded("reading fast marks", func() error {
+	err = m.guarded(ctx, "reading fast marks", func() error {
 		var present *redis.StringCmd
 		var members *redis.ZSliceCmd
 		_, err := m.client.Pipelined(ctx, func(p redis.Pipeliner) error {
@@ -270,7 +274,7 @@ func (m *Marks) fastCounts(ctx context.Context, c chat.ConversationID, asked []t
 	if m.walked {
 		ask = m.fetchStandings
 	}
-	err = m.guarded("counting readers", func() error {
+	err = m.guarded(ctx, "counting readers", func() error {
 		if epoch, err = m.epoch(ctx); err != nil || epoch == 0 {
 			return err
 		}

@@ -276,6 +276,26 @@ func TestMarks_WithoutRedis(t *testing.T) {
 }
 
 // Redis has a mark when it is answered, the store a little later: when Redis is lost in between, a count waits for the store.
+func TestMarks_WhoHasNoTimeLeftSaysNothingOfRedis(t *testing.T) {
+	onBoth(t, func(t *testing.T, o *redis.Options) {
+		w := newWorld(t, o, 3)
+		gone, leave := context.WithCancel(w.ctx)
+		leave()
+		late, cancel := context.WithDeadline(w.ctx, time.Now().Add(-time.Second))
+		defer cancel()
+		for _, ctx := range []context.Context{late, gone} {
+			for range 5 {
+				if err := w.fast.Invalidate(ctx); !errors.Is(err, ctx.Err()) {
+					t.Fatalf("told %v", err)
+				}
+			}
+		}
+		if err := w.fast.Invalidate(w.ctx); err != nil {
+			t.Fatalf("Redis answers, and is not asked: %v", err)
+		}
+	})
+}
+
 func TestReadCounts_NeverFallWithTheLossOfRedis(t *testing.T) {
 	onBoth(t, func(t *testing.T, o *redis.Options) {
 		w := quiet(t, o)

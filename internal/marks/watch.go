@@ -30,7 +30,7 @@ func (m *Marks) watch(ctx context.Context) {
 
 func (m *Marks) checkServers(ctx context.Context) error {
 	var servers, known string
-	err := m.guarded("asking Redis which server it is", func() (err error) {
+	err := m.guarded(ctx, "asking Redis which server it is", func() (err error) {
 		if servers, err = m.servers(ctx); err != nil || servers == "" {
 			return err
 		}
@@ -46,7 +46,7 @@ func (m *Marks) checkServers(ctx context.Context) error {
 	if err := m.Invalidate(ctx); err != nil {
 		return err
 	}
-	return m.guarded("noting which server Redis is", func() error { return m.client.Set(ctx, serverKey, servers, 0).Err() })
+	return m.guarded(ctx, "noting which server Redis is", func() error { return m.client.Set(ctx, serverKey, servers, 0).Err() })
 }
 
 // servers names the processes that hold sets, or is empty where they do not tell: an embedded Redis begins empty.

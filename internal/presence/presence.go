@@ -9,6 +9,7 @@ package presence
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strconv"
@@ -81,6 +82,7 @@ func New(client redis.UniversalClient, lease time.Duration, log *slog.Logger, re
 		breaker: gobreaker.NewCircuitBreaker[any](gobreaker.Settings{
 			Name: "presence", Timeout: 2 * time.Second, // how long Redis is left alone once it does not answer
 			ReadyToTrip: func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= 3 },
+			IsExcluded:  func(err error) bool { return errors.Is(err, context.Canceled) }, // whoever asked went away
 		}),
 		dropped: promauto.With(registry).NewCounter(prometheus.CounterOpts{
 			Name: "tideline_presence_dropped_total", Help: "Leases and signals that did not reach Redis. When it rises: look at Redis; nothing but presence and typing suffers.",
@@ -164,6 +166,9 @@ func (s *Service) Of(ctx context.Context, users []chat.UserID) (map[chat.UserID]
 
 // do asks Redis for something, briefly, and not at all for a while after it has not answered.
 func (s *Service) do(ctx context.Context, ask func(context.Context) error) error {
+	if err := ctx.Err(); err != nil {
+		return err // which says nothing of Redis
+	}
 	_, err := s.breaker.Execute(func() (any, error) {
 		ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 		defer cancel()

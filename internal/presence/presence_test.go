@@ -2,6 +2,7 @@ package presence
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"testing"
@@ -165,6 +166,26 @@ func TestPresence_RedisAwayCostsNothingButPresence(t *testing.T) {
 			t.Fatal("presence does not come back with Redis")
 		}
 		time.Sleep(20 * time.Millisecond) // between looks
+	}
+}
+
+func TestPresence_WhoHasNoTimeLeftSaysNothingOfRedis(t *testing.T) {
+	m := miniredis.RunT(t)
+	a := start(t, m.Addr())
+	listening(t, m, 1)
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	late, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
+	defer cancel()
+	for _, ctx := range []context.Context{late, gone} {
+		for range 5 {
+			if _, err := a.Of(ctx, []chat.UserID{1}); !errors.Is(err, ctx.Err()) {
+				t.Fatalf("told %v", err)
+			}
+		}
+	}
+	if _, err := a.Of(t.Context(), []chat.UserID{1}); err != nil {
+		t.Fatalf("Redis answers, and is not asked: %v", err)
 	}
 }
 

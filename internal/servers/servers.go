@@ -204,7 +204,7 @@ func StartKafka(t testing.TB) *Process {
 	return p
 }
 
-// StartSteadyKafka starts one that is measured: its JVM optimises for as long as it runs, as in production.
+// StartSteadyKafka starts a broker of the test's own that is measured: its JVM optimises as it does in production.
 func StartSteadyKafka(t testing.TB) *Process {
 	t.Helper()
 	p, err := newKafka(t, t.TempDir(), listener{}, steady...)
@@ -262,8 +262,8 @@ type listener struct {
 	port                                 int
 }
 
-// How a broker's JVM runs. One that a test starts lives for a minute or two, in which the optimising compiler would take more than
-// the broker itself does; what it costs to run is only measured with it.
+// How a broker's JVM runs. Most tests start one for a minute or two, in which the optimising compiler would take as much of the
+// machine as the broker itself; benches, which tell what a broker costs, have the steady one.
 var (
 	brief  = []string{"-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"}
 	steady = []string{"-Xmx512m", "-XX:+UseSerialGC"}

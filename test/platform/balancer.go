@@ -11,8 +11,8 @@ import (
 )
 
 // balancer spreads connections over the doors of one kind, as what stands before a cluster does: it asks each of them again
-// and again whether it is ready, gives nothing new to one that says no or has not answered several times, and goes to another one
-// where nobody listens.
+// and again whether it is ready, and gives nothing new to one that says no or has not answered several times. It does not go to
+// another one where nobody listens: a door that closes while it is still believed to be open is what its tests look for.
 type balancer struct {
 	addr string
 
@@ -27,12 +27,14 @@ type balanced struct {
 	silent    int // how many times in a row there was no answer
 }
 
-// readinessLook is how often a balancer asks. A process that stops has to linger for longer.
-const readinessLook = 50 * time.Millisecond
-
-// silences is how many times a door must have given no answer until it counts as gone, as in what people use (HAProxy's "fall",
-// Kubernetes' failureThreshold): one late answer of a machine under load is no reason to send people away.
-const silences = 3
+// How often a balancer asks, how long it waits for an answer, and how many times in a row there must have been none until a door
+// counts as gone: one late answer of a machine under load is no reason to send people away. A process that stops has to linger
+// for longer than all of them together.
+const (
+	readinessLook = 50 * time.Millisecond
+	readinessWait = 500 * time.Millisecond
+	silences      = 3
+)
 
 // startBalancer starts one, which ends with the test; no door is known to be ready before it was asked.
 func startBalancer(t testing.TB, doors ...*balanced) *balancer {
@@ -65,7 +67,7 @@ func startBalancer(t testing.TB, doors ...*balanced) *balancer {
 }
 
 func (b *balancer) watch(ctx context.Context, d *balanced) {
-	asker := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	asker := http.Client{Timeout: readinessWait, Transport: &http.Transport{DisableKeepAlives: true}}
 	tick := time.NewTicker(readinessLook)
 	defer tick.Stop()
 	for {
@@ -103,29 +105,27 @@ func (b *balancer) ready() (n int) {
 	return n
 }
 
-// dial connects to the next door that is ready and takes the connection; nil where there is none.
-func (b *balancer) dial(ctx context.Context) net.Conn {
+// pick gives the next door that is ready, or "".
+func (b *balancer) pick() string {
 	b.mu.Lock()
-	var addrs []string
-	b.next = (b.next + 1) % len(b.doors)
-	for i := range b.doors {
-		if d := b.doors[(b.next+i)%len(b.doors)]; d.ready {
-			addrs = append(addrs, d.addr)
+	defer b.mu.Unlock()
+	for range b.doors {
+		b.next = (b.next + 1) % len(b.doors)
+		if d := b.doors[b.next]; d.ready {
+			return d.addr
 		}
 	}
-	b.mu.Unlock()
-	for _, addr := range addrs {
-		if door, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", addr); err == nil {
-			return door
-		}
-	}
-	return nil
+	return ""
 }
 
 func (b *balancer) serve(ctx context.Context, client net.Conn) {
 	defer func() { _ = client.Close() }()
-	door := b.dial(ctx)
-	if door == nil {
+	addr := b.pick()
+	if addr == "" {
+		return
+	}
+	door, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", addr)
+	if err != nil {
 		return
 	}
 	defer func() { _ = door.Close() }()

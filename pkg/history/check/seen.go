@@ -184,9 +184,9 @@ func (c *conversation) listened(l *ledger, e *conn, join int64, heard []sight, d
 }
 
 // P5 and P6: on one connection nothing goes back. An answer is compared with those that had ended before it was begun:
-// read marks of reads and syncs; the end of the conversation between pulls, and between syncs, at one door (two doors are
-// two processes, and a client that goes from one to the other passes the number that it was told); hints with hints. The
-// end of a conversation is not looked at for those who have left.
+// read marks of reads and syncs; the end of the conversation in pulls and syncs at one door (two doors are two processes, and a
+// client that goes from one to the other passes the number that it was told); hints with hints. The end of a conversation is
+// not looked at for those who have left.
 var monotonic = rule{
 	"monotonic", "P6", "max_seq, hints and read marks never go back on one connection",
 	func(l *ledger, f *findings) {
@@ -205,13 +205,13 @@ var monotonic = rule{
 			}
 			for i := range c.pulls {
 				if p := &c.pulls[i]; !c.left(p.client) {
-					add("the max_seq of pulls", p.door, &p.span, p.maxSeq)
+					add("the max_seq", p.door, &p.span, p.maxSeq)
 				}
 			}
 			for i := range c.syncs {
 				s := &c.syncs[i]
 				if !c.left(s.client) {
-					add("the max_seq of syncs", s.door, &s.span, s.maxSeq)
+					add("the max_seq", s.door, &s.span, s.maxSeq)
 				}
 				add("the read mark", "", &s.span, s.read)
 			}

@@ -137,6 +137,28 @@ var wrongReads = []wrong{
 		b.insert(again)
 		return []int{b.insert(answer)}
 	}},
+	{"a sync that goes back behind a pull", "monotonic", "", func(b *bent) []int {
+		var answer *history.Record
+		_, end := b.op("sync that gives what a pull gave before it", func(begin, end *history.Record) bool {
+			if begin.Begin.Call != history.CallSync || begin.Begin.Door != history.DoorHTTP || begin.At > b.rest() || len(end.End.Sync) == 0 {
+				return false
+			}
+			s := &end.End.Sync[0]
+			for i := range b.records {
+				r := &b.records[i]
+				if r.End == nil || r.End.Pull == nil || r.At > begin.At || r.End.Pull.MaxSeq != s.MaxSeq {
+					continue
+				}
+				if p := b.begin(r.Op); p.Conn == begin.Conn && p.Begin.Door == history.DoorHTTP && p.Conversation == s.Conversation {
+					answer = r
+					return true
+				}
+			}
+			return false
+		})
+		end.End.Sync[0].MaxSeq--
+		return lines(answer, end)
+	}},
 	{"a read mark that goes back", "monotonic", "", func(b *bent) []int {
 		begin, end := b.op("sync with all read", func(begin, end *history.Record) bool {
 			return begin.Begin.Call == history.CallSync && len(end.End.Sync) > 0 && end.End.Sync[0].Unread == 0 && end.End.Sync[0].ReadSeq > 1 && begin.At < b.rest()

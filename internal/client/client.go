@@ -115,17 +115,19 @@ func (c *Client) Call(ctx context.Context, method, path string, in, out any) err
 }
 
 func (c *Client) once(ctx context.Context, token, method, path string, in, out any) error {
-	var body io.Reader
+	var text []byte
 	if in != nil {
-		text, err := json.Marshal(in)
-		if err != nil {
+		var err error
+		if text, err = json.Marshal(in); err != nil {
 			return fmt.Errorf("encoding a request: %w", err)
 		}
-		body = bytes.NewReader(text)
 	}
-	r, err := http.NewRequestWithContext(ctx, method, c.base+"/v1"+path, body)
+	r, err := http.NewRequestWithContext(ctx, method, c.base+"/v1"+path, bytes.NewReader(text))
 	if err != nil {
 		return fmt.Errorf("making a request: %w", err)
+	}
+	if method != http.MethodGet {
+		r.Header["Idempotency-Key"] = nameOf(text)
 	}
 	r.Header.Set("Content-Type", "application/json")
 	if token != "" {
@@ -136,7 +138,7 @@ func (c *Client) once(ctx context.Context, token, method, path string, in, out a
 		return err // it names method and address
 	}
 	defer func() { _ = answer.Body.Close() }()
-	text, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
+	text, err = io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
 	if err != nil {
 		return fmt.Errorf("reading the answer to %s %s: %w", method, path, err)
 	}
@@ -155,6 +157,19 @@ func (c *Client) once(ctx context.Context, token, method, path string, in, out a
 		return fmt.Errorf("reading the answer to %s %s: %w", method, path, err)
 	}
 	return nil
+}
+
+// nameOf gives the Idempotency-Key of a request: none where its body has a name, but net/http has to know that there is one. It sends
+// such a request again, on another connection, when the one that it had kept ends before an answer begins: a door that stops
+// closes the connections that were quiet, and may do so as the request leaves.
+func nameOf(body []byte) []string {
+	var named struct {
+		ClientMsgID string `json:"client_msg_id"`
+	}
+	if err := json.Unmarshal(body, &named); err == nil && named.ClientMsgID != "" {
+		return []string{}
+	}
+	return []string{NewClientMsgID()}
 }
 
 // NewClientMsgID makes a name for a message: make it when the person presses send, and keep it for retries.

@@ -39,7 +39,7 @@ func StartSecuredKafka(t testing.TB, passwords map[string]string) *SecuredKafka 
 	if err := selfSigned(s.CA, server); err != nil {
 		t.Fatal(err)
 	}
-	port, err := freePort()
+	port, err := FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -78,13 +79,31 @@ func root() string {
 	return filepath.Join(filepath.Dir(file), "..", "..")
 }
 
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
+// Ports for servers that are told where to listen: below those that the kernel gives by itself to connections and listeners, one
+// of which could take such a port before its server does, or while that is down. Each process begins somewhere else.
+const (
+	firstPort = 10_000
+	ports     = 22_000
+)
+
+var nextPort atomic.Uint32
+
+func init() { nextPort.Store(rand.Uint32N(ports)) }
+
+// FreePort gives a port of this machine on which nobody listens.
+func FreePort() (int, error) {
+	for range ports {
+		port := firstPort + int(nextPort.Add(1)%ports)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		return port, l.Close()
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	return 0, errors.New("no port is free")
 }
 
 // launch starts the process and waits until it is ready.
@@ -242,7 +261,7 @@ func StartMySQLIn(t testing.TB, folder string) *Process {
 // which they came.
 func StartKafkaBehind(t testing.TB, front func(server string) (addr string)) *Process {
 	t.Helper()
-	port, err := freePort()
+	port, err := FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -281,11 +300,11 @@ func newKafka(t testing.TB, data string, more listener, jvm ...string) (*Process
 	if err != nil {
 		return nil, err
 	}
-	port, err := freePort()
+	port, err := FreePort()
 	if err != nil {
 		return nil, err
 	}
-	controller, err := freePort()
+	controller, err := FreePort()
 	if err != nil {
 		return nil, err
 	}
@@ -382,7 +401,7 @@ func newMySQL(t testing.TB, data string) (*Process, error) {
 			return nil, err
 		}
 	}
-	port, err := freePort()
+	port, err := FreePort()
 	if err != nil {
 		return nil, err
 	}
@@ -419,7 +438,7 @@ func Redis(t testing.TB) *Process {
 	if err != nil {
 		missing(t, "Redis", err)
 	}
-	port, err := freePort()
+	port, err := FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -511,7 +530,7 @@ func newClickHouse(t testing.TB, data string) (*Process, error) {
 	if out, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("building cmd/chdb: %w: %s", err, tail(string(out)))
 	}
-	port, err := freePort()
+	port, err := FreePort()
 	if err != nil {
 		return nil, err
 	}

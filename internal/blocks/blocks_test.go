@@ -347,9 +347,11 @@ func TestCache_RemembersWhatItReadsWhileTheBlockGrowsFasterThanItIsRead(t *testi
 			wg.Go(func() { get(t, c, 0, n) })
 			time.Sleep(10 * time.Millisecond)
 		}
+		c.mu.Lock()
 		if b := c.items[key{group, 0}]; b == nil || b.Value.(*item).block.Last() < 18 {
 			t.Error("nothing is remembered as long as it grows")
 		}
+		c.mu.Unlock()
 		wg.Wait()
 		reads := s.reads.Load()
 		if get(t, c, 0, 20); s.reads.Load() != reads {

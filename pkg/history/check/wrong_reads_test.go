@@ -139,19 +139,29 @@ var wrongReads = []wrong{
 	}},
 	{"a sync that goes back behind a pull", "monotonic", "", func(b *bent) []int {
 		var answer *history.Record
-		_, end := b.op("sync that gives what a pull gave before it", func(begin, end *history.Record) bool {
+		_, end := b.op("sync that gives what a pull was the first to give", func(begin, end *history.Record) bool {
 			if begin.Begin.Call != history.CallSync || begin.Begin.Door != history.DoorHTTP || begin.At > b.rest() || len(end.End.Sync) == 0 {
 				return false
 			}
 			s := &end.End.Sync[0]
 			for i := range b.records {
 				r := &b.records[i]
-				if r.End == nil || r.End.Pull == nil || r.At > begin.At || r.End.Pull.MaxSeq != s.MaxSeq {
+				if r.At >= begin.At {
+					return false
+				}
+				if r.End == nil || r.End.Outcome != history.OutcomeOK {
 					continue
 				}
-				if p := b.begin(r.Op); p.Conn == begin.Conn && p.Begin.Door == history.DoorHTTP && p.Conversation == s.Conversation {
+				before := b.begin(r.Op)
+				if before.Conn != begin.Conn || before.Begin.Door != begin.Begin.Door {
+					continue
+				}
+				if r.End.Pull != nil && before.Conversation == s.Conversation && r.End.Pull.MaxSeq >= s.MaxSeq {
 					answer = r
 					return true
+				}
+				if slices.ContainsFunc(r.End.Sync, func(o history.Synced) bool { return o.Conversation == s.Conversation && o.MaxSeq >= s.MaxSeq }) {
+					return false // another sync was the first
 				}
 			}
 			return false

@@ -138,9 +138,9 @@ func (c *Config) producing() []kgo.Opt {
 	return []kgo.Opt{
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.ProducerBatchMaxBytes(maxRecordBatchBytes - 1024),
-		// Chat text compresses well. Our batches are many and small, a few hundred bytes to a few thousand: there snappy costs a
-		// third to two thirds of what lz4 does and compresses as far or further (BenchmarkCodecs), and lz4 takes buffers of 4 MiB for
-		// whoever writes or reads; zstd makes them a third smaller for four times the work. The choice is per batch and readers
+		// Chat text compresses well. Our batches are many and small, some hundreds of bytes to some thousands: there snappy costs two
+		// fifths to four fifths of what lz4 does (BenchmarkCodecs), and lz4 takes buffers of 4 MiB for whoever writes or reads.
+		// zstd makes them a fifth to two fifths smaller for four to twelve times the work. The choice is per batch and readers
 		// know all of them.
 		kgo.ProducerBatchCompression(kgo.SnappyCompression(), kgo.NoCompression()),
 		// A full buffer blocks the caller, whose own limit then speaks; memory stays bounded.

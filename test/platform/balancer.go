@@ -2,6 +2,7 @@ package platform
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -11,9 +12,11 @@ import (
 )
 
 // balancer spreads connections over the doors of one kind, as what stands before a cluster does: it asks each of them again
-// and again whether it is ready, and gives nothing new to one that says no or has not answered several times. It does not go to
-// another one where nobody listens: a door that closes while it is still believed to be open is what its tests look for.
+// and again whether it is ready, and gives nothing new to one that says no, or behind which nobody listens. One that is late with its
+// answer is left in: on a machine under load that may be the fault of who asks. It does not go to another one where nobody
+// listens: a door that closes while it is still believed to be open is what its tests look for.
 type balancer struct {
+	t    testing.TB
 	addr string
 
 	mu    sync.Mutex // guards what follows
@@ -24,16 +27,13 @@ type balancer struct {
 type balanced struct {
 	addr, ops string
 	ready     bool
-	silent    int // how many times in a row there was no answer
 }
 
-// How often a balancer asks, how long it waits for an answer, and how many times in a row there must have been none until a door
-// counts as gone: one late answer of a machine under load is no reason to send people away. A process that stops has to linger
-// for longer than all of them together.
+// How often a balancer asks, and how long it waits for an answer. A process that stops has to linger for longer.
 const (
 	readinessLook = 50 * time.Millisecond
 	readinessWait = 500 * time.Millisecond
-	silences      = 3
+	linger        = "3s"
 )
 
 // startBalancer starts one, which ends with the test; no door is known to be ready before it was asked.
@@ -43,7 +43,7 @@ func startBalancer(t testing.TB, doors ...*balanced) *balancer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &balancer{addr: l.Addr().String(), doors: doors}
+	b := &balancer{t: t, addr: l.Addr().String(), doors: doors}
 	ctx, stop := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	for _, d := range doors {
@@ -71,18 +71,19 @@ func (b *balancer) watch(ctx context.Context, d *balanced) {
 	tick := time.NewTicker(readinessLook)
 	defer tick.Stop()
 	for {
-		ready, answered := false, false
+		ready, late := false, false
 		if r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+d.ops+"/readyz", nil); err == nil {
-			if answer, err := asker.Do(r); err == nil {
+			answer, err := asker.Do(r)
+			if err == nil {
 				_ = answer.Body.Close()
-				ready, answered = answer.StatusCode == http.StatusOK, true
+				ready = answer.StatusCode == http.StatusOK
 			}
+			var network net.Error
+			late = errors.As(err, &network) && network.Timeout()
 		}
 		b.mu.Lock()
-		if answered {
-			d.ready, d.silent = ready, 0
-		} else if d.silent++; d.silent >= silences {
-			d.ready = false
+		if !late {
+			d.ready = ready
 		}
 		b.mu.Unlock()
 		select {
@@ -122,10 +123,12 @@ func (b *balancer) serve(ctx context.Context, client net.Conn) {
 	defer func() { _ = client.Close() }()
 	addr := b.pick()
 	if addr == "" {
+		b.t.Logf("%s: a client was turned away, as no door is ready", time.Now().Format(time.RFC3339Nano))
 		return
 	}
 	door, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", addr)
 	if err != nil {
+		b.t.Logf("%s: a client was turned away: %v", time.Now().Format(time.RFC3339Nano), err)
 		return
 	}
 	defer func() { _ = door.Close() }()

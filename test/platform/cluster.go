@@ -148,7 +148,7 @@ func (s Setup) Start(t testing.TB) *Cluster {
 		for range 2 {
 			d := &balanced{addr: FreePort(t), ops: FreePort(t)}
 			two = append(two, d)
-			processes = append(processes, start(name, door, []string{"TIDELINE_HTTP_ADDR=" + d.addr, "TIDELINE_OPS_ADDR=" + d.ops, "TIDELINE_OPS_LINGER=2s"}))
+			processes = append(processes, start(name, door, []string{"TIDELINE_HTTP_ADDR=" + d.addr, "TIDELINE_OPS_ADDR=" + d.ops, "TIDELINE_OPS_LINGER=" + linger}))
 		}
 		twins = append(twins, processes[1])
 		b := startBalancer(t, two...)

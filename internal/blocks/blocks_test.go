@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tideline/internal/crowd/crowdtest"
 	"tideline/internal/schedules"
 	"tideline/pkg/chat"
 	"tideline/pkg/timeline"
@@ -141,54 +142,48 @@ func TestCache_ReadsOnceForACrowd(t *testing.T) {
 	})
 }
 
+// overtaken begins reads up to some numbers, in turn, and changes 5 once all of them have looked. What they give comes when it is let.
+func overtaken(t *testing.T, upTo ...int64) (c *Cache, let func()) {
+	t.Helper()
+	s, c := newShelf(64)
+	gate := make(chan struct{})
+	s.gate = gate
+	var wg sync.WaitGroup
+	for _, to := range upTo {
+		wg.Go(func() { get(t, c, 0, to) })
+		synctest.Wait() // it has read, and not given yet
+	}
+	s.change(5)
+	c.Invalidate(group, []int64{5})
+	s.mu.Lock()
+	s.gate = nil
+	s.mu.Unlock()
+	return c, func() { close(gate); wg.Wait() }
+}
+
+// seesChange asks for the block and must be given what 5 was changed to.
+func seesChange(t *testing.T, c *Cache, upTo int64) {
+	t.Helper()
+	if b := get(t, c, 0, upTo); string(b.Entries[4].JSON) != "5 after 1 changes" {
+		t.Fatalf("given %q", b.Entries[4].JSON)
+	}
+}
+
 func TestCache_DoesNotKeepALoadThatAnInvalidationOvertook(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, c := newShelf(64)
-		gate := make(chan struct{})
-		s.gate = gate
-		done := make(chan *Block)
-		go func() { done <- get(t, c, 0, 64) }()
-		synctest.Wait() // it has read, and not given yet
-		s.change(5)
-		c.Invalidate(group, []int64{5})
-		s.mu.Lock()
-		s.gate = nil
-		s.mu.Unlock()
-		// Who asks after the change reads again, and does not wait for what was read before it.
-		if b := get(t, c, 0, 64); string(b.Entries[4].JSON) != "5 after 1 changes" {
-			t.Fatalf("given %q", b.Entries[4].JSON)
-		}
-		close(gate)
-		<-done
-		if b := get(t, c, 0, 64); string(b.Entries[4].JSON) != "5 after 1 changes" {
-			t.Fatalf("the overtaken load was kept: %q", b.Entries[4].JSON)
-		}
+		c, let := overtaken(t, 64)
+		seesChange(t, c, 64) // who asks after the change reads again, and does not wait for what was read before it
+		let()
+		seesChange(t, c, 64)
 	})
 }
 
 func TestCache_DoesNotKeepALoadBesideALongerOneThatAnInvalidationOvertook(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, c := newShelf(64)
-		gate := make(chan struct{})
-		s.gate = gate
-		done := make(chan *Block, 2)
-		for _, upTo := range []int64{10, 64} {
-			go func() { done <- get(t, c, 0, upTo) }()
-			synctest.Wait() // it has read, and not given yet
-		}
-		s.change(5)
-		c.Invalidate(group, []int64{5})
-		s.mu.Lock()
-		s.gate = nil
-		s.mu.Unlock()
-		close(gate)
-		<-done
-		<-done
-		for _, upTo := range []int64{10, 64} {
-			if b := get(t, c, 0, upTo); string(b.Entries[4].JSON) != "5 after 1 changes" {
-				t.Fatalf("what was read before the change was kept: %q", b.Entries[4].JSON)
-			}
-		}
+		c, let := overtaken(t, 10, 64)
+		let()
+		seesChange(t, c, 10)
+		seesChange(t, c, 64)
 	})
 }
 
@@ -296,16 +291,7 @@ func TestCache_GrowsTheLastBlockByWhatIsNew(t *testing.T) {
 }
 
 func TestCache_GoesOnForOthersWhenTheReaderLeaves(t *testing.T) {
-	for name, leaving := range map[string]func(context.Context) (context.Context, context.CancelFunc){
-		"he hung up": func(ctx context.Context) (context.Context, context.CancelFunc) {
-			ctx, cancel := context.WithCancel(ctx)
-			time.AfterFunc(time.Second, cancel)
-			return ctx, cancel
-		},
-		"his time is over": func(ctx context.Context) (context.Context, context.CancelFunc) {
-			return context.WithTimeout(ctx, time.Second)
-		},
-	} {
+	for name, leaving := range crowdtest.Leaving {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s, c := newShelf(64)

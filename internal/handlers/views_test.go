@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"tideline/internal/crowd/crowdtest"
 	"tideline/pkg/chat"
 	"tideline/pkg/timeline"
 )
@@ -191,16 +192,7 @@ func TestViews_ReadAConversationOnceForACrowd(t *testing.T) {
 
 // Whoever reads for a crowd may leave, or have less time than the others: only he is told so.
 func TestViews_GoOnForOthersWhenTheReaderLeaves(t *testing.T) {
-	for name, leaving := range map[string]func(context.Context) (context.Context, context.CancelFunc){
-		"he hung up": func(ctx context.Context) (context.Context, context.CancelFunc) {
-			ctx, cancel := context.WithCancel(ctx)
-			time.AfterFunc(time.Second, cancel)
-			return ctx, cancel
-		},
-		"his time is over": func(ctx context.Context) (context.Context, context.CancelFunc) {
-			return context.WithTimeout(ctx, time.Second)
-		},
-	} {
+	for name, leaving := range crowdtest.Leaving {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := newRemembering(t, true)

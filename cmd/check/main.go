@@ -12,6 +12,8 @@ import (
 	"runtime/debug"
 	"time"
 
+	"tideline/internal/config"
+	"tideline/internal/version"
 	"tideline/pkg/history"
 	"tideline/pkg/history/check"
 )
@@ -28,7 +30,6 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 func run(args []string, out, errOut io.Writer) int {
 	o := check.DefaultOptions()
 	flags := flag.NewFlagSet("check", flag.ContinueOnError)
-	flags.SetOutput(errOut)
 	flags.Usage = func() {
 		_, _ = fmt.Fprintln(errOut, "usage: check [flags] history.jsonl\nexits with 0 where every promise was kept, 1 where one was broken, 2 where it cannot tell")
 		flags.PrintDefaults()
@@ -38,11 +39,16 @@ func run(args []string, out, errOut io.Writer) int {
 	flags.DurationVar(&o.Settle, "settle", o.Settle, "how long a read mark may stay unseen in receipts while nothing is broken")
 	flags.IntVar(&o.Keep, "keep", o.Keep, "how many violations of each check are shown; all are counted")
 	quiet := flags.Bool("quiet", false, "print violations only")
-	switch err := flags.Parse(args); {
+	showVersion := flags.Bool("version", false, "print the version of this build, and end")
+	switch err := config.ParseFlags(flags, args, errOut); {
 	case errors.Is(err, flag.ErrHelp):
 		return exitKept
 	case err != nil:
+		_, _ = fmt.Fprintf(errOut, "check: %v\n", err)
 		return exitUsage
+	case *showVersion:
+		_, _ = fmt.Fprintln(out, version.Line("check"))
+		return exitKept
 	case flags.NArg() != 1:
 		flags.Usage()
 		return exitUsage

@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -70,57 +72,51 @@ func keep(dir, name string, bytes int) (config.Secret, error) {
 	b := make([]byte, bytes)
 	rand.Read(b)
 	text := hex.EncodeToString(b)
-	// Written aside and renamed, so that a kill leaves all of it or none.
-	if err := writeSynced(path+".new", text+"\n"); err != nil {
+	if err := embedded.WriteFile(path, text+"\n"); err != nil {
 		return "", err
 	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return "", fmt.Errorf("keeping a secret: %w", err)
-	}
 	return config.Secret(text), nil
-}
-
-func writeSynced(path, text string) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	_, err = f.WriteString(text)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	return nil
 }
 
 const startTimeout = 30 * time.Second
 
 func run(ctx context.Context, own *settings, s *wiring.Settings, log *slog.Logger, stdout io.Writer) error {
-	lock, err := embedded.Lock(own.DataDir)
+	dir, err := filepath.Abs(own.DataDir)
+	if err != nil {
+		return fmt.Errorf("finding the data folder: %w", err)
+	}
+	lock, err := embedded.Lock(dir)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = lock.Close() }()
-	for name, into := range map[string]*config.Secret{"token-key": &s.Auth.TokenKey, "hash-key": &s.Ingest.HashKey, "admin-token": &s.Auth.AdminToken} {
-		if *into, err = keep(own.DataDir, name, 32); err != nil {
+	if _, err := os.Stat(filepath.Join(dir, embedded.StoreFile)); errors.Is(err, os.ErrNotExist) {
+		_, _ = fmt.Fprintf(stdout, "New installation in %s (another folder: -data.dir, or TIDELINE_DATA_DIR).\n", dir)
+	}
+	if err := embedded.ForgetAddresses(dir); err != nil {
+		return err
+	}
+	for name, into := range map[string]*config.Secret{"token-key": &s.Auth.TokenKey, "hash-key": &s.Ingest.HashKey, embedded.AdminToken: &s.Auth.AdminToken} {
+		if *into, err = keep(dir, name, 32); err != nil {
 			return err
 		}
 	}
-	password, err := keep(own.DataDir, "clickhouse-password", 16)
+	password, err := keep(dir, embedded.ClickHousePassword, 16)
 	if err != nil {
 		return err
 	}
-	engine, err := embedded.FindClickHouse(own.Library, filepath.Join(own.DataDir, "clickhouse"), own.ClickHouse, password.Reveal(), log)
+	engine, err := embedded.FindClickHouse(own.Library, filepath.Join(dir, embedded.ClickHouseFolder), own.ClickHouse, password.Reveal(), log)
 	if err != nil && !errors.Is(err, embedded.ErrNoClickHouse) {
 		return err
 	}
 	if engine == nil {
 		log.Info("nothing is archived; what is said now is filled in when the engine comes", "err", err)
 	} else {
-		s.Archive.Addr = config.Secret(engine.DSN("tideline"))
+		s.Archive.Addr = config.Secret(engine.DSN(archiveDatabase))
 	}
 	starting, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	broker, err := embedded.StartBroker(filepath.Join(own.DataDir, "kafka"), own.Kafka)
+	broker, err := embedded.StartBroker(filepath.Join(dir, embedded.BrokerFolder), own.Kafka)
 	if err != nil {
 		return err
 	}
@@ -130,7 +126,7 @@ func run(ctx context.Context, own *settings, s *wiring.Settings, log *slog.Logge
 	}
 	s.Kafka.Brokers, s.Redis.Addrs, s.Redis.Walks = []string{broker.Addr()}, []string{cache.Addr()}, true
 	s.Store = sqlstore.DefaultConfig()
-	s.Store.Driver, s.Store.Path = "sqlite", filepath.Join(own.DataDir, "tideline.db")
+	s.Store.Driver, s.Store.Path = "sqlite", filepath.Join(dir, embedded.StoreFile)
 	if err := prepare(starting, s, log); err != nil {
 		return err
 	}
@@ -173,15 +169,42 @@ func run(ctx context.Context, own *settings, s *wiring.Settings, log *slog.Logge
 		}
 		storing = append(storing, ops.Named{Name: "archiver", Service: archiver}, ops.Named{Name: "clickhouse", Service: engine})
 		analysis = "on http://" + engine.Addr()
+		if err := engine.CheckAddr(); err != nil {
+			analysis = fmt.Sprintf("not reachable yet, %v", err)
+		}
+	}
+	if err := reach(s, broker, cache, engine, p.Ops, addr).Write(dir); err != nil {
+		return err
 	}
 	_, _ = fmt.Fprintf(stdout, "Tideline listens on http://%s (Kafka on %s, ClickHouse %s, operations on http://%s, data in %s).\nTry: curl http://%s/v1/users -d '{\"username\":\"ada\",\"password\":\"correct horse\"}'\n",
-		addr, broker.Addr(), analysis, p.Ops.Addr(), own.DataDir, addr)
+		addr, broker.Addr(), analysis, p.Ops.Addr(), dir, addr)
 	services := append([]ops.Named{sockets, door}, behind...)
 	services = append(append(services, numbering...), storing...)
 	// The servers end last: everything above them has let go by then.
 	services = append(services, ops.Named{Name: "retention", Service: retention}, ops.Named{Name: "redis", Service: cache}, ops.Named{Name: "kafka", Service: broker})
 	return p.Run(ctx, services...)
 }
+
+// reach is how commands reach this process: see embedded.OpenFolder.
+func reach(s *wiring.Settings, broker *embedded.Broker, cache *embedded.Redis, engine *embedded.ClickHouse, private *ops.Server, http net.Addr) embedded.Reach {
+	r := embedded.Reach{
+		Topics: map[string]string{
+			"kafka.partitions": strconv.Itoa(s.Kafka.Partitions), "kafka.replication": strconv.Itoa(s.Kafka.Replication), "kafka.min-in-sync": strconv.Itoa(s.Kafka.MinInSync),
+			"kafka.retention-bytes": strconv.FormatInt(s.Kafka.RetentionBytes, 10), "kafka.segment-bytes": strconv.FormatInt(s.Kafka.SegmentBytes, 10),
+		},
+		Addresses: map[string]string{
+			"kafka.brokers": embedded.Dialled(broker.Addr()), "redis.addrs": cache.Addr(), "redis.walks-sets": strconv.FormatBool(s.Redis.Walks),
+			"ops.addr": embedded.Dialled(private.Addr()), "import.api": "http://" + embedded.Dialled(http.String()),
+		},
+	}
+	if engine != nil {
+		r.Addresses["archive.addr"] = "http://" + embedded.Dialled(engine.Addr()) + "/" + archiveDatabase
+	}
+	return r
+}
+
+// archiveDatabase is the database of the archive in the engine.
+const archiveDatabase = "tideline"
 
 // retain makes what bounds the log: it keeps what the store does not have yet.
 func retain(ctx context.Context, s *wiring.Settings, p *wiring.Parts, log *slog.Logger) (*embedded.Retention, error) {

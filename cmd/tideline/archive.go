@@ -19,7 +19,7 @@ import (
 // fillArchive makes the archive's messages anew from the store.
 func fillArchive(ctx context.Context, args []string, out io.Writer) error {
 	s := wiring.Defaults()
-	printed, err := load("archive fill", args, out,
+	printed, err := load("archive fill", args, out, &dataFolder{},
 		config.Section{Name: "store", Into: &s.Store}, config.Section{Name: "kafka", Into: &s.Kafka}, config.Section{Name: "archive", Into: &s.Archive})
 	if err != nil || printed {
 		return err

@@ -12,6 +12,7 @@ import (
 
 	"tideline/internal/archive"
 	"tideline/internal/config"
+	"tideline/internal/embedded"
 	"tideline/internal/fsck"
 	"tideline/internal/marks"
 	"tideline/internal/sqlstore"
@@ -55,8 +56,8 @@ func (c *fsckConfig) Validate() error {
 
 // checkAll goes through everything and reports what is broken.
 func checkAll(ctx context.Context, args []string, out io.Writer) error {
-	s, cfg := wiring.Defaults(), &fsckConfig{Patience: time.Minute}
-	printed, err := load("fsck", args, out, config.Section{Into: cfg},
+	s, cfg, folder := wiring.Defaults(), &fsckConfig{Patience: time.Minute}, &dataFolder{stoppedToo: true}
+	printed, err := load("fsck", args, out, folder, config.Section{Into: cfg},
 		config.Section{Name: "store", Into: &s.Store}, config.Section{Name: "kafka", Into: &s.Kafka}, config.Section{Name: "redis", Into: &s.Redis}, config.Section{Name: "archive", Into: &s.Archive})
 	if err != nil {
 		return &codedError{exitBlind, err}
@@ -64,7 +65,7 @@ func checkAll(ctx context.Context, args []string, out io.Writer) error {
 	if printed {
 		return nil
 	}
-	report, err := checked(ctx, s, cfg)
+	report, err := checked(ctx, s, cfg, folder)
 	if err != nil {
 		return &codedError{exitBlind, err}
 	}
@@ -85,7 +86,7 @@ func checkAll(ctx context.Context, args []string, out io.Writer) error {
 }
 
 // checked opens what there is, and makes a run. What cannot be opened is in the report.
-func checked(ctx context.Context, s *wiring.Settings, cfg *fsckConfig) (*fsck.Report, error) {
+func checked(ctx context.Context, s *wiring.Settings, cfg *fsckConfig, folder *dataFolder) (*fsck.Report, error) {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	options := fsck.Options{
 		Partitions: s.Kafka.Partitions, AtRest: cfg.AtRest, Patience: cfg.Patience, Skip: map[string]string{}, Broken: map[string]error{},
@@ -100,7 +101,14 @@ func checked(ctx context.Context, s *wiring.Settings, cfg *fsckConfig) (*fsck.Re
 	for _, part := range cfg.Skip {
 		options.Skip[part] = "left out with -skip"
 	}
-	wanted := func(part string) bool { return options.Skip[part] == "" }
+	if folder.stopped() {
+		for _, part := range []string{fsck.PartLog, fsck.PartArchive, fsck.PartRedis} {
+			if part != fsck.PartArchive || folder.found.Archived {
+				options.Broken[part] = embedded.ErrNotRunning
+			}
+		}
+	}
+	wanted := func(part string) bool { return options.Skip[part] == "" && options.Broken[part] == nil }
 
 	var store fsck.Store
 	opened, err := sqlstore.OpenReader(ctx, s.Store)

@@ -4,12 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"time"
 
 	"tideline/internal/config"
+	"tideline/internal/embedded"
 	"tideline/internal/ops"
 )
 
@@ -22,12 +22,12 @@ const (
 // health asks a process whether it is ready, in the way that orchestrators do who run a command to find out.
 func health(ctx context.Context, args []string, out io.Writer) error {
 	cfg := ops.DefaultConfig()
-	if printed, err := load("health", args, out, config.Section{Name: "ops", Into: &cfg}); err != nil || printed {
+	if printed, err := load("health", args, out, &dataFolder{}, config.Section{Name: "ops", Into: &cfg}); err != nil || printed {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+dialled(cfg.Addr)+"/readyz", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+embedded.Dialled(cfg.Addr)+"/readyz", nil)
 	if err != nil {
 		return fmt.Errorf("ops.addr: %w", err)
 	}
@@ -45,13 +45,4 @@ func health(ctx context.Context, args []string, out io.Writer) error {
 	}
 	_, err = out.Write(verdict)
 	return err
-}
-
-// dialled turns the address that a process listens on into one that reaches it from the same machine.
-func dialled(addr string) string {
-	host, port, err := net.SplitHostPort(addr)
-	if ip := net.ParseIP(host); err == nil && (host == "" || ip != nil && ip.IsUnspecified()) {
-		return net.JoinHostPort("localhost", port)
-	}
-	return addr
 }

@@ -17,10 +17,12 @@ import (
 func importExport(ctx context.Context, args []string, out io.Writer) error {
 	cfg, kc := importer.DefaultConfig(), kafka.DefaultConfig()
 	sections := []config.Section{{Name: "import", Into: &cfg}, {Name: "kafka", Into: &kc}}
-	loaded, err := config.Load("tideline import", args, ours(os.Environ(), sections), os.Stderr, sections...)
+	loaded, err := loadWithArgs("import", args, &dataFolder{}, sections...)
 	switch {
 	case err != nil:
 		return err
+	case loaded.PrintVersion:
+		return printVersion(ctx, nil, out)
 	case loaded.PrintConfig:
 		return loaded.Print(out)
 	case len(loaded.Args) != 1:

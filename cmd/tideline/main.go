@@ -18,6 +18,7 @@ import (
 	"tideline/internal/config"
 	"tideline/internal/kafka"
 	"tideline/internal/sqlstore"
+	"tideline/internal/version"
 	"tideline/internal/wiring"
 )
 
@@ -39,6 +40,7 @@ func commands() []command {
 		{"parked replay", "try each of them again: what can be stored now is put where it belongs", replayParked},
 		{"fsck", "go through the stores and the log and report every promise that is broken (see docs/fsck.md); changes nothing", checkAll},
 		{"health", "ask the process behind ops.addr whether it is ready", health},
+		{"version", "print the version of this build", printVersion},
 	}
 }
 
@@ -57,13 +59,41 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
+// exitUsage is the code for a command line that names no command.
+const exitUsage = 2
+
 func run(ctx context.Context, args []string, out, errOut io.Writer) int {
+	// The data folder can be named once in front of the command; what is behind the command goes before it.
+	front, showVersion := &dataFolder{}, false
+	flags := flag.NewFlagSet("tideline", flag.ContinueOnError)
+	flags.StringVar(&front.Dir, "data.dir", "", "")
+	flags.BoolVar(&showVersion, "version", false, "")
+	flags.Usage = func() { usage(out) }
+	switch err := config.ParseFlags(flags, args, errOut); {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		_, _ = fmt.Fprintf(errOut, "tideline: %v\n", err)
+		return exitUsage
+	case showVersion:
+		_, _ = fmt.Fprintln(out, version.Line("tideline"))
+		return 0
+	}
+	args = flags.Args()
+	if len(args) == 0 {
+		usage(errOut)
+		return exitUsage
+	}
 	for _, c := range commands() {
 		words := strings.Fields(c.words)
 		if len(args) < len(words) || !slices.Equal(args[:len(words)], words) {
 			continue
 		}
-		err := c.run(ctx, args[len(words):], out)
+		args = args[len(words):]
+		if front.Dir != "" {
+			args = append([]string{"-data.dir", front.Dir}, args...)
+		}
+		err := c.run(ctx, args, out)
 		switch {
 		case errors.Is(err, flag.ErrHelp):
 			return 0
@@ -76,23 +106,72 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 		}
 		return 0
 	}
-	_, _ = fmt.Fprintln(errOut, "usage: tideline <command> [flags]; -h behind a command lists its flags")
-	for _, c := range commands() {
-		_, _ = fmt.Fprintf(errOut, "  %-16s %s\n", c.words, c.help)
-	}
-	if len(args) == 0 {
-		return 0
-	}
-	return 2
+	_, _ = fmt.Fprintf(errOut, "tideline: unknown command %q%s (-h lists the commands)\n", strings.Join(args[:min(2, len(args))], " "), meant(args))
+	return exitUsage
 }
 
-// load reads settings for a command; printed tells that the command has nothing left to do.
-func load(name string, args []string, out io.Writer, sections ...config.Section) (printed bool, err error) {
-	loaded, err := config.Load("tideline "+name, args, ours(os.Environ(), sections), os.Stderr, sections...)
-	if err != nil || !loaded.PrintConfig {
-		return false, err
+// meant returns what to say of the commands that an unknown one may mean: those that begin with its first word, or the
+// nearest one.
+func meant(args []string) string {
+	var begun, known []string
+	for _, c := range commands() {
+		known = append(known, c.words)
+		if first, _, several := strings.Cut(c.words, " "); several && first == args[0] {
+			begun = append(begun, c.words)
+		}
 	}
-	return true, loaded.Print(out)
+	if len(begun) > 0 {
+		return "; known are " + strings.Join(begun, " and ")
+	}
+	for _, words := range []string{args[0], strings.Join(args[:min(2, len(args))], " ")} {
+		if near := config.Nearest(words, known); near != "" {
+			return "; did you mean " + near + "?"
+		}
+	}
+	return ""
+}
+
+func usage(w io.Writer) {
+	_, _ = fmt.Fprint(w, "usage: tideline [-data.dir folder] <command> [flags]\n\ncommands; -h behind one lists its flags:\n")
+	for _, c := range commands() {
+		_, _ = fmt.Fprintf(w, "  %-16s %s\n", c.words, c.help)
+	}
+	_, _ = fmt.Fprint(w, "\n-data.dir names the data folder of a standalone on this machine: a command finds addresses, files and credentials there.\nEverything else is set with flags, TIDELINE_ variables or a file (-config).\n")
+}
+
+func printVersion(_ context.Context, args []string, out io.Writer) error {
+	// No setting matters here, so that none can be wrong.
+	switch loaded, err := config.Load("tideline version", args, nil, os.Stderr); {
+	case err != nil:
+		return err
+	case len(loaded.Args) > 0:
+		return fmt.Errorf("takes no arguments, and %q was given", loaded.Args)
+	}
+	_, err := fmt.Fprintln(out, version.Line("tideline"))
+	return err
+}
+
+// load reads settings for a command, those that nothing sets from the data folder where one is named. printed reports that
+// the command has nothing left to do.
+func load(name string, args []string, out io.Writer, folder *dataFolder, sections ...config.Section) (printed bool, err error) {
+	loaded, err := loadWithArgs(name, args, folder, sections...)
+	switch {
+	case err != nil:
+		return false, err
+	case loaded.PrintVersion:
+		return true, printVersion(context.Background(), nil, out)
+	case loaded.PrintConfig:
+		return true, loaded.Print(out)
+	case len(loaded.Args) > 0:
+		return false, fmt.Errorf("takes no arguments, and %q was given", loaded.Args)
+	}
+	return false, nil
+}
+
+// loadWithArgs is load for a command that takes arguments behind its flags.
+func loadWithArgs(name string, args []string, folder *dataFolder, sections ...config.Section) (*config.Loaded, error) {
+	sections = append([]config.Section{{Into: folder}}, sections...)
+	return config.Load("tideline "+name, args, ours(os.Environ(), sections), os.Stderr, sections...)
 }
 
 // ours keeps the variables of the sections that a command reads: operators set those of all processes side by side.
@@ -100,7 +179,7 @@ func ours(environ []string, sections []config.Section) []string {
 	var out []string
 	for _, kv := range environ {
 		name, _, _ := strings.Cut(kv, "=")
-		if name == "TIDELINE_CONFIG" {
+		if name == "TIDELINE_CONFIG" || name == "TIDELINE_DATA_DIR" {
 			out = append(out, kv)
 		}
 		for _, s := range sections {
@@ -117,7 +196,7 @@ func ours(environ []string, sections []config.Section) []string {
 
 func openStore(ctx context.Context, name string, args []string, out io.Writer) (*sqlstore.Store, error) {
 	cfg := sqlstore.DefaultConfig()
-	printed, err := load(name, args, out, config.Section{Name: "store", Into: &cfg})
+	printed, err := load(name, args, out, &dataFolder{stoppedToo: true}, config.Section{Name: "store", Into: &cfg})
 	switch {
 	case err != nil:
 		return nil, err
@@ -129,7 +208,7 @@ func openStore(ctx context.Context, name string, args []string, out io.Writer) (
 
 func migrate(ctx context.Context, args []string, out io.Writer) error {
 	s := wiring.Defaults()
-	printed, err := load("migrate", args, out, config.Section{Name: "store", Into: &s.Store}, config.Section{Name: "archive", Into: &s.Archive})
+	printed, err := load("migrate", args, out, &dataFolder{stoppedToo: true}, config.Section{Name: "store", Into: &s.Store}, config.Section{Name: "archive", Into: &s.Archive})
 	if err != nil || printed {
 		return err
 	}
@@ -158,7 +237,7 @@ func migrate(ctx context.Context, args []string, out io.Writer) error {
 func topics(create bool) func(ctx context.Context, args []string, out io.Writer) error {
 	return func(ctx context.Context, args []string, out io.Writer) error {
 		cfg := kafka.DefaultConfig()
-		if printed, err := load("topics", args, out, config.Section{Name: "kafka", Into: &cfg}); err != nil || printed {
+		if printed, err := load("topics", args, out, &dataFolder{}, config.Section{Name: "kafka", Into: &cfg}); err != nil || printed {
 			return err
 		}
 		cl, err := cfg.NewAdmin("tideline", slog.New(slog.NewTextHandler(os.Stderr, nil)))

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"tideline/internal/ops"
+	"tideline/internal/version"
 )
 
 // said is what a run of the command ends with.
@@ -25,18 +26,46 @@ func tideline(t *testing.T, args ...string) said {
 }
 
 func TestUsage(t *testing.T) {
-	if got := tideline(t); got.code != 0 || !strings.Contains(got.err, "topics create") {
+	if got := tideline(t); got.code != 2 || !strings.Contains(got.err, "topics create") || got.out != "" {
 		t.Errorf("without a command: %+v", got)
 	}
-	if got := tideline(t, "topics"); got.code != 2 || !strings.Contains(got.err, "usage") {
-		t.Errorf("half a command: %+v", got)
+	for _, help := range []string{"-h", "--help"} {
+		if got := tideline(t, help); got.code != 0 || !strings.Contains(got.out, "topics create") || got.err != "" {
+			t.Errorf("%s: %+v", help, got)
+		}
 	}
-	if got := tideline(t, "topics", "check", "-kafka.partitons", "3"); got.code != 1 || !strings.Contains(got.err, "did you mean kafka.partitions") {
+	for _, c := range []struct {
+		args []string
+		err  string
+	}{
+		{[]string{"topics"}, `unknown command "topics"; known are topics create and topics check (-h lists the commands)`},
+		{[]string{"topics", "crate"}, "known are topics create and topics check"},
+		{[]string{"fsk", "-json"}, "did you mean fsck?"},
+		{[]string{"nonsense"}, `unknown command "nonsense" (-h lists the commands)`},
+		{[]string{"-data.dri", "x", "fsck"}, "unknown flag -data.dri; did you mean -data.dir? (-h lists the flags)"},
+		{[]string{"-data.dir", "x"}, "topics create"},
+	} {
+		if got := tideline(t, c.args...); got.code != 2 || !strings.Contains(got.err, c.err) {
+			t.Errorf("%q: %+v", c.args, got)
+		}
+	}
+	if got := tideline(t, "topics", "check", "-kafka.partitons", "3"); got.code != 1 || !strings.Contains(got.err, "unknown flag -kafka.partitons; did you mean -kafka.partitions?") || strings.Count(got.err, "\n") != 1 {
 		t.Errorf("a flag that is misspelt: %+v", got)
 	}
 	for _, c := range commands() {
 		if got := tideline(t, append(strings.Fields(c.words), "-h")...); got.code != 0 {
 			t.Errorf("%s has no help: %+v", c.words, got)
+		}
+		if got := tideline(t, append(strings.Fields(c.words), "-nope")...); got.code == 0 || strings.Count(got.err, "\n") != 1 {
+			t.Errorf("%s with a wrong flag: %+v", c.words, got)
+		}
+		if got := tideline(t, append(strings.Fields(c.words), "-version")...); got.code != 0 || !strings.HasPrefix(got.out, "tideline ") {
+			t.Errorf("%s has no -version: %+v", c.words, got)
+		}
+	}
+	for _, args := range [][]string{{"version"}, {"-version"}} {
+		if got := tideline(t, args...); got.code != 0 || got.out != version.Line("tideline")+"\n" {
+			t.Errorf("%q: %+v", args, got)
 		}
 	}
 }

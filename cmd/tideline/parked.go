@@ -44,7 +44,7 @@ func listParked(ctx context.Context, args []string, out io.Writer) error {
 // replayParked tries parked records again. It fails while some stay, so that scripts see it.
 func replayParked(ctx context.Context, args []string, out io.Writer) error {
 	s := wiring.Defaults()
-	printed, err := load("parked replay", args, out,
+	printed, err := load("parked replay", args, out, &dataFolder{},
 		config.Section{Name: "store", Into: &s.Store}, config.Section{Name: "kafka", Into: &s.Kafka}, config.Section{Name: "redis", Into: &s.Redis})
 	if err != nil || printed {
 		return err

@@ -158,7 +158,7 @@ func (s *Server) Handler() http.Handler { return s.handler }
 func (s *Server) Listen() (net.Addr, error) {
 	l, err := net.Listen("tcp", s.cfg.Addr)
 	if err != nil {
-		return nil, fmt.Errorf("opening the door: %w", err)
+		return nil, fmt.Errorf("http.addr: %w", err)
 	}
 	s.listener = l
 	return l.Addr(), nil

@@ -48,7 +48,7 @@ func Listen(cfg Config, log *slog.Logger) (*Server, error) {
 	}
 	if s.listener, err = net.Listen("tcp", cfg.Addr); err != nil {
 		s.close()
-		return nil, fmt.Errorf("listening: %w", err)
+		return nil, fmt.Errorf("chdb.addr: %w", err)
 	}
 	return s, nil
 }

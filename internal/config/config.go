@@ -24,13 +24,22 @@ type Section struct {
 // Validator is a section that can judge itself. It names every fault at once.
 type Validator interface{ Validate() error }
 
+// Finder is a section that finds values for settings of other sections, once it is filled in itself. They replace defaults
+// only: what a file, a variable or a flag sets stays. Keys that no section has are ignored. The source is shown by
+// -print-config.
+type Finder interface {
+	Find() (source string, values map[string]string, err error)
+}
+
 // Loaded is the result of Load.
 type Loaded struct {
 	settings []*setting
 	faults   error
-	// PrintConfig tells that -print-config was given: the caller prints and ends. Settings that are not right are printed
+	// PrintConfig reports whether -print-config was given: the caller prints and ends. Settings that are not right are printed
 	// too, because that is when one wants to see where they come from.
 	PrintConfig bool
+	// PrintVersion reports whether -version was given: the caller prints the version and ends. Nothing else is looked at.
+	PrintVersion bool
 	// Args are the arguments behind the flags.
 	Args []string
 }
@@ -49,9 +58,9 @@ func Load(name string, args, environ []string, output io.Writer, sections ...Sec
 		l.collect(s.Name, reflect.ValueOf(s.Into).Elem())
 	}
 	fs := flag.NewFlagSet(name, flag.ContinueOnError)
-	fs.SetOutput(output)
 	file := fs.String("config", "", "YAML file of settings (TIDELINE_CONFIG)")
 	fs.BoolVar(&l.PrintConfig, "print-config", false, "print every setting, its value and where it comes from, and end")
+	fs.BoolVar(&l.PrintVersion, "version", false, "print the version of this build, and end")
 	type given struct {
 		s    *setting
 		text string
@@ -66,13 +75,12 @@ func Load(name string, args, environ []string, output io.Writer, sections ...Sec
 			fs.Func(s.key, usage, take)
 		}
 	}
-	if err := fs.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return nil, err
-		}
-		return nil, l.nearest(err, args)
+	if err := ParseFlags(fs, args, output); err != nil {
+		return nil, err
 	}
-	l.Args = fs.Args()
+	if l.Args = fs.Args(); l.PrintVersion {
+		return l, nil
+	}
 
 	env := map[string]string{}
 	for _, kv := range environ {
@@ -94,6 +102,11 @@ func Load(name string, args, environ []string, output io.Writer, sections ...Sec
 	}
 	if l.faults = errors.Join(faults...); l.faults == nil {
 		for _, s := range sections {
+			if f, ok := s.Into.(Finder); ok {
+				faults = append(faults, l.find(f))
+			}
+		}
+		for _, s := range sections {
 			if v, ok := s.Into.(Validator); ok {
 				faults = append(faults, v.Validate())
 			}
@@ -105,6 +118,24 @@ func Load(name string, args, environ []string, output io.Writer, sections ...Sec
 	}
 	return l, nil
 }
+
+// find sets what the section has found for settings that nothing else has set.
+func (l *Loaded) find(f Finder) error {
+	source, values, err := f.Find()
+	if err != nil {
+		return err
+	}
+	var faults []error
+	for key, value := range values {
+		if s := l.first(func(s *setting) bool { return s.key == key }); s != nil && s.source == byDefault {
+			faults = append(faults, s.set(value, source))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// byDefault is the source of what nothing has set.
+const byDefault = "default"
 
 const prefix = "TIDELINE_"
 
@@ -120,7 +151,7 @@ func (l *Loaded) collect(section string, v reflect.Value) {
 			key = section + "." + tag
 		}
 		env := prefix + strings.NewReplacer(".", "_", "-", "_").Replace(strings.ToUpper(key))
-		l.settings = append(l.settings, &setting{key: key, env: env, help: field.Tag.Get("help"), value: v.Field(i), source: "default"})
+		l.settings = append(l.settings, &setting{key: key, env: env, help: field.Tag.Get("help"), value: v.Field(i), source: byDefault})
 	}
 }
 
@@ -136,10 +167,10 @@ func (l *Loaded) fromFile(path string) error {
 	var faults []error
 	source, seen := "file "+path, map[string]bool{}
 	for _, v := range values {
-		s := l.find(func(s *setting) bool { return s.key == v.key })
+		s := l.first(func(s *setting) bool { return s.key == v.key })
 		switch {
 		case s == nil:
-			faults = append(faults, unknown("setting "+v.key+" in "+path, v.key, l.names(func(s *setting) string { return s.key })))
+			faults = append(faults, unknown("setting "+v.key+" in "+path, Nearest(v.key, l.names(func(s *setting) string { return s.key }))))
 		case seen[v.key]:
 			faults = append(faults, fmt.Errorf("%s (%s): stands there twice", v.key, source))
 		case v.fault != "":
@@ -158,13 +189,13 @@ func (l *Loaded) fromEnvironment(env map[string]string) error {
 		if strings.HasPrefix(name, prefix+"TEST_") || name == prefix+"REQUIRE_SERVERS" {
 			continue // the test suite's own
 		}
-		s := l.find(func(s *setting) bool { return s.env == name })
+		s := l.first(func(s *setting) bool { return s.env == name })
 		if s == nil {
 			// A secret may stand in a file: TIDELINE_X_FILE names it.
 			base, isFile := strings.CutSuffix(name, "_FILE")
-			s = l.find(func(s *setting) bool { return isFile && s.env == base && s.value.Type() == reflect.TypeFor[Secret]() })
+			s = l.first(func(s *setting) bool { return isFile && s.env == base && s.value.Type() == reflect.TypeFor[Secret]() })
 			if s == nil {
-				faults = append(faults, unknown("variable "+name, name, l.names(func(s *setting) string { return s.env })))
+				faults = append(faults, unknown("variable "+name, l.nearestVariable(name)))
 				continue
 			}
 			raw, err := os.ReadFile(value)
@@ -179,7 +210,16 @@ func (l *Loaded) fromEnvironment(env map[string]string) error {
 	return errors.Join(faults...)
 }
 
-func (l *Loaded) find(is func(*setting) bool) *setting {
+// nearestVariable compares names without what all of them begin with: it would make any two of them look alike.
+func (l *Loaded) nearestVariable(name string) string {
+	best := Nearest(strings.TrimPrefix(name, prefix), l.names(func(s *setting) string { return strings.TrimPrefix(s.env, prefix) }))
+	if best == "" {
+		return ""
+	}
+	return prefix + best
+}
+
+func (l *Loaded) first(is func(*setting) bool) *setting {
 	if i := slices.IndexFunc(l.settings, is); i >= 0 {
 		return l.settings[i]
 	}
@@ -194,27 +234,56 @@ func (l *Loaded) names(of func(*setting) string) []string {
 	return names
 }
 
-// nearest adds the nearest known flag to the flag package's complaint about an unknown one.
-func (l *Loaded) nearest(err error, args []string) error {
-	const undefined = "flag provided but not defined: -"
-	name, ok := strings.CutPrefix(err.Error(), undefined)
-	if !ok || len(args) == 0 {
+// ParseFlags parses the arguments of a command. The usage is written only where help is asked for, and flag.ErrHelp returned;
+// otherwise the error is one line that names the nearest known flag, and how to list them all.
+func ParseFlags(fs *flag.FlagSet, args []string, output io.Writer) error {
+	fs.SetOutput(io.Discard) // the flag package would write the whole usage below the fault
+	usage := fs.Usage
+	fs.Usage = func() {}
+	err := fs.Parse(args)
+	fs.Usage = usage
+	fs.SetOutput(output)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, flag.ErrHelp) && usage != nil:
+		usage()
+		return err
+	case errors.Is(err, flag.ErrHelp):
+		_, _ = fmt.Fprintf(output, "usage of %s:\n", fs.Name())
+		fs.PrintDefaults()
 		return err
 	}
-	return unknown("flag -"+name, name, l.names(func(s *setting) string { return s.key }))
+	if name, ok := strings.CutPrefix(err.Error(), "flag provided but not defined: -"); ok {
+		var known []string
+		fs.VisitAll(func(f *flag.Flag) { known = append(known, f.Name) })
+		suggestion := Nearest(name, known)
+		if suggestion != "" {
+			suggestion = "-" + suggestion
+		}
+		err = unknown("flag -"+name, suggestion)
+	}
+	return fmt.Errorf("%w (-h lists the flags)", err)
 }
 
-func unknown(what, name string, known []string) error {
-	best, distance := "", len(name)/2+1
+// unknown is the error for a name that is not known; the suggestion may be empty.
+func unknown(what, suggestion string) error {
+	if suggestion == "" {
+		return fmt.Errorf("unknown %s", what)
+	}
+	return fmt.Errorf("unknown %s; did you mean %s?", what, suggestion)
+}
+
+// Nearest returns the known name that differs least from the given one, or "" where more than a third of it would differ: a
+// suggestion that has nothing in common with what was typed misleads.
+func Nearest(name string, known []string) string {
+	best, distance := "", max(len(name)/3, 1)+1
 	for _, k := range known {
 		if d := editDistance(name, k); d < distance {
 			best, distance = k, d
 		}
 	}
-	if best == "" {
-		return fmt.Errorf("unknown %s", what)
-	}
-	return fmt.Errorf("unknown %s; did you mean %s?", what, best)
+	return best
 }
 
 // editDistance is Levenshtein's, for names of a few dozen bytes.

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"tideline/internal/version"
 )
 
 type httpSettings struct {
@@ -97,6 +99,76 @@ func TestSecret_IsNeverShown(t *testing.T) {
 	}
 }
 
+// A wrong flag used to write its one line above a hundred lines of usage.
+func TestParseFlags_WritesNothingButReturnsOneLineForAWrongFlag(t *testing.T) {
+	for args, want := range map[string]string{
+		"-nope":              "unknown flag -nope (-h lists the flags)",
+		"-http.adr=x":        "unknown flag -http.adr; did you mean -http.addr? (-h lists the flags)",
+		"-print-confg":       "unknown flag -print-confg; did you mean -print-config? (-h lists the flags)",
+		"-print-config=much": `invalid boolean value "much" for -print-config: parse error (-h lists the flags)`,
+		"-http.addr":         "flag needs an argument: -http.addr (-h lists the flags)",
+		"-=":                 "bad flag syntax: -= (-h lists the flags)",
+	} {
+		var out bytes.Buffer
+		_, err := Load("test", []string{args}, nil, &out, Section{"http", &httpSettings{}})
+		if err == nil || err.Error() != want || out.Len() > 0 {
+			t.Errorf("%s: %v, and wrote %q; want %s", args, err, &out, want)
+		}
+	}
+}
+
+func TestLoad_SuggestsNothingThatIsFarFromWhatWasGiven(t *testing.T) {
+	_, _, err := load(t, nil, []string{"TIDELINE_LOG_FORMAT=json"})
+	if err == nil || err.Error() != "unknown variable TIDELINE_LOG_FORMAT" {
+		t.Errorf("got %v", err)
+	}
+}
+
+// folder finds settings as the data folder of a standalone does.
+type folder struct {
+	Dir string `conf:"data.dir" help:"where to find them"`
+}
+
+func (f *folder) Find() (string, map[string]string, error) {
+	switch f.Dir {
+	case "":
+		return "", nil, nil
+	case "missing":
+		return "", nil, fmt.Errorf("data.dir: there is no %s", f.Dir)
+	}
+	return "folder " + f.Dir, map[string]string{"http.addr": "found:1", "http.read-timeout": "7s", "http.token": "hush", "kafka.addr": "of another section"}, nil
+}
+
+func TestLoad_TakesWhatASectionHasFoundWhereNothingElseIsSet(t *testing.T) {
+	for _, c := range []struct {
+		args, env []string
+		addr      string
+	}{
+		{args: []string{"-data.dir", "d"}, addr: "found:1"},
+		{env: []string{"TIDELINE_DATA_DIR=d"}, addr: "found:1"},
+		{args: []string{"-data.dir", "d", "-http.addr", "flag:2"}, addr: "flag:2"},
+		{args: []string{"-data.dir", "d"}, env: []string{"TIDELINE_HTTP_ADDR=env:3"}, addr: "env:3"},
+		{addr: "default:1"},
+	} {
+		s := &httpSettings{Addr: "default:1", Timeout: time.Second}
+		l, err := Load("test", c.args, c.env, io.Discard, Section{"http", s}, Section{"", &folder{}})
+		if err != nil || s.Addr != c.addr {
+			t.Fatalf("%v %v: %q, %v", c.args, c.env, s.Addr, err)
+		}
+		var table bytes.Buffer
+		if err := l.Print(&table); err != nil {
+			t.Fatal(err)
+		}
+		found := len(c.args)+len(c.env) > 0
+		if (s.Timeout == 7*time.Second) != found || strings.Contains(table.String(), "folder d") != found || strings.Contains(table.String(), "hush") {
+			t.Errorf("%v %v: %+v\n%s", c.args, c.env, s, &table)
+		}
+	}
+	if _, err := Load("test", []string{"-data.dir", "missing"}, nil, io.Discard, Section{"", &folder{}}); err == nil || err.Error() != "data.dir: there is no missing" {
+		t.Errorf("got %v", err)
+	}
+}
+
 type picky struct {
 	Addr string `conf:"addr" help:"where to listen"`
 }
@@ -122,6 +194,8 @@ func TestCommand_ShowsWhereAWrongSettingComesFrom(t *testing.T) {
 		{args: []string{"-print-config"}, env: []string{"TIDELINE_PICKY_ADR=a"}, code: 2, out: "default", err: "did you mean TIDELINE_PICKY_ADDR"},
 		{args: []string{"-h"}, err: "TIDELINE_PICKY_ADDR"},
 		{args: []string{"-picky.addr=a", "more"}, code: 2, err: "takes no arguments"},
+		{args: []string{"-nope"}, code: 2, err: "test: unknown flag -nope (-h lists the flags)\n"},
+		{args: []string{"-version"}, env: []string{"TIDELINE_PICKY_ADR=a"}, out: version.Line("test") + "\n"},
 	} {
 		var out, errOut bytes.Buffer
 		code, goesOn := Command("test", c.args, c.env, &out, &errOut, Section{"picky", &picky{}})

@@ -35,12 +35,7 @@ func FindClickHouse(library, dir, addr, password string, log *slog.Logger) (*Cli
 		return nil, fmt.Errorf("%w: there is no program %s", ErrNoClickHouse, binary)
 	}
 	if library == "" {
-		for _, pattern := range []string{".tools/chdb-*/libchdb.so", filepath.Join(filepath.Dir(self), "libchdb.so"), "/usr/local/lib/libchdb.so", "/usr/lib/libchdb.so"} {
-			if found, _ := filepath.Glob(pattern); len(found) > 0 {
-				library = found[len(found)-1]
-				break
-			}
-		}
+		library = findLibrary(filepath.Dir(self))
 	}
 	if library == "" {
 		return nil, fmt.Errorf("%w: libchdb.so was not found (`make chdb` fetches it)", ErrNoClickHouse)
@@ -49,21 +44,45 @@ func FindClickHouse(library, dir, addr, password string, log *slog.Logger) (*Cli
 		return nil, fmt.Errorf("finding the library: %w", err)
 	}
 	if _, err := os.Stat(library); err != nil {
-		return nil, fmt.Errorf("%w: there is no %s", ErrNoClickHouse, library)
+		return nil, fmt.Errorf("%w: there is no %s (clickhouse.library)", ErrNoClickHouse, library)
 	}
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
-		return nil, fmt.Errorf("reading ClickHouse's address: %w", err)
+		return nil, fmt.Errorf("clickhouse.addr: %w", err)
 	}
 	if port == "0" { // it must be the same after the engine was begun again
 		l, err := net.Listen("tcp", addr)
 		if err != nil {
-			return nil, fmt.Errorf("looking for a free port: %w", err)
+			return nil, fmt.Errorf("clickhouse.addr: looking for a free port: %w", err)
 		}
 		addr = net.JoinHostPort(host, fmt.Sprint(l.Addr().(*net.TCPAddr).Port))
 		_ = l.Close()
 	}
 	return &ClickHouse{binary: binary, library: library, dir: dir, addr: addr, password: password, log: log}, nil
+}
+
+// findLibrary looks for the library where `make chdb` puts it, in the working folder and above the folder of the program
+// (which is bin), then beside the program and where systems keep libraries. It returns "" where there is none.
+func findLibrary(programFolder string) string {
+	for _, pattern := range []string{
+		".tools/chdb-*/libchdb.so", filepath.Join(programFolder, "..", ".tools/chdb-*/libchdb.so"), filepath.Join(programFolder, ".tools/chdb-*/libchdb.so"),
+		filepath.Join(programFolder, "libchdb.so"), "/usr/local/lib/libchdb.so", "/usr/lib/libchdb.so",
+	} {
+		if found, _ := filepath.Glob(pattern); len(found) > 0 {
+			return found[len(found)-1]
+		}
+	}
+	return ""
+}
+
+// CheckAddr reports why the engine's address cannot be listened on, or nil. The error names the setting. Another program may
+// take the address at any time, so that this is for people and logs only.
+func (c *ClickHouse) CheckAddr() error {
+	l, err := net.Listen("tcp", c.addr)
+	if err != nil {
+		return fmt.Errorf("clickhouse.addr: %w", err)
+	}
+	return l.Close()
 }
 
 // Addr tells where its HTTP interface is.
@@ -86,14 +105,17 @@ const (
 func (c *ClickHouse) Run(ctx context.Context) error {
 	for pause := leastPause; ctx.Err() == nil; pause = min(2*pause, mostPause) {
 		began := time.Now()
-		err := c.once(ctx)
+		err := c.CheckAddr()
+		if err == nil {
+			err = c.once(ctx)
+		}
 		if ctx.Err() != nil {
 			break
 		}
 		if time.Since(began) > time.Minute {
 			pause = leastPause
 		}
-		c.log.Error("the ClickHouse engine ended by itself; it is begun again, and nothing is archived meanwhile", "err", err, "pause", pause.String())
+		c.log.Error("the ClickHouse engine is not running; it is started again after the pause, and nothing is archived meanwhile", "err", err, "pause", pause.String())
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):

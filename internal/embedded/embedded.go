@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+	"time"
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -35,17 +36,17 @@ const (
 func StartBroker(dir, addr string) (*Broker, error) {
 	host, portText, err := net.SplitHostPort(addr)
 	if err != nil {
-		return nil, fmt.Errorf("reading the broker's address: %w", err)
+		return nil, fmt.Errorf("kafka.addr: %w", err)
 	}
 	port, err := strconv.Atoi(portText)
 	if err != nil {
-		return nil, fmt.Errorf("reading the broker's address: %w", err)
+		return nil, fmt.Errorf("kafka.addr: %w", err)
 	}
 	if port == 0 {
 		// The broker tells clients its port, so it has to be known before it listens.
 		l, err := net.Listen("tcp", addr)
 		if err != nil {
-			return nil, fmt.Errorf("looking for a free port: %w", err)
+			return nil, fmt.Errorf("kafka.addr: looking for a free port: %w", err)
 		}
 		port = l.Addr().(*net.TCPAddr).Port
 		_ = l.Close()
@@ -58,7 +59,11 @@ func StartBroker(dir, addr string) (*Broker, error) {
 			if err != nil {
 				return nil, err
 			}
-			return net.Listen(network, net.JoinHostPort(host, p))
+			l, err := net.Listen(network, net.JoinHostPort(host, p))
+			if err != nil {
+				return nil, fmt.Errorf("kafka.addr: %w", err)
+			}
+			return l, nil
 		}),
 		kfake.DataDir(dir),
 		kfake.SyncWrites(),
@@ -107,20 +112,28 @@ func (r *Redis) Run(ctx context.Context) error {
 // ErrLocked means that another process uses the data directory.
 var ErrLocked = errors.New("another process uses the data directory")
 
+// lockPatience is how long Lock waits for a lock that another process has. Commands take it for an instant to see whether
+// it is free; a standalone that runs keeps it.
+const lockPatience = 200 * time.Millisecond
+
 // Lock makes a data directory and locks it until the process ends: two brokers on one log would ruin it.
 func Lock(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the data directory: %w", err)
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("opening the lock: %w", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("locking %s: %w", dir, ErrLocked)
+	for began := time.Now(); ; time.Sleep(lockPatience / 20) {
+		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
+			return f, nil
+		}
+		if time.Since(began) > lockPatience {
+			_ = f.Close()
+			return nil, fmt.Errorf("locking %s (data.dir): %w", dir, ErrLocked)
+		}
 	}
-	return f, nil
 }
 
 // LogAddresses writes where the embedded servers are, for whoever reads the log.

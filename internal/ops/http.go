@@ -12,13 +12,17 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"tideline/internal/version"
 )
 
 // Config says where the private listener is and how much is logged. Keys begin with ops.
@@ -57,9 +61,14 @@ func NewLogger(w io.Writer, c Config, process string) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})).With("process", process)
 }
 
-// NewRegistry gives a registry with the collectors of the Go runtime and the process.
+// NewRegistry returns a registry with the collectors of the Go runtime and the process, and with the version of the build.
 func NewRegistry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
+	promauto.With(r).NewGaugeFunc(prometheus.GaugeOpts{
+		Name:        "tideline_build_info",
+		Help:        "Always 1; the labels say which build this process runs. Two versions for longer than a rollout takes mean that it stopped half-way.",
+		ConstLabels: prometheus.Labels{"version": version.String(), "goversion": runtime.Version()},
+	}, func() float64 { return 1 })
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return r
 }
@@ -79,7 +88,7 @@ type Server struct {
 func Listen(addr string, registry *prometheus.Registry) (*Server, error) {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
-		return nil, fmt.Errorf("opening the private listener: %w", err)
+		return nil, fmt.Errorf("ops.addr: opening the private listener: %w", err)
 	}
 	return &Server{listener: l, registry: registry, checks: map[string]func(context.Context) error{}, passed: map[string]bool{}}, nil
 }

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -193,6 +195,38 @@ func TestServer_IsReadyFromTheFirstTimeUntilTheDrainBeginsAndNamesWhatIsNot(t *t
 	cancel()
 	if err := <-done; err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestRegistry_NamesTheBuild(t *testing.T) {
+	families, err := NewRegistry().Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != "tideline_build_info" {
+			continue
+		}
+		m, labels := f.GetMetric()[0], map[string]string{}
+		for _, l := range m.GetLabel() {
+			labels[l.GetName()] = l.GetValue()
+		}
+		if m.GetGauge().GetValue() != 1 || labels["version"] == "" || labels["goversion"] != runtime.Version() {
+			t.Fatalf("got %v", m)
+		}
+		return
+	}
+	t.Fatal("there is no tideline_build_info")
+}
+
+func TestListen_NamesTheSettingWhenItsPortIsInUse(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	if _, err := Listen(taken.Addr().String(), NewRegistry()); err == nil || !strings.HasPrefix(err.Error(), "ops.addr: ") {
+		t.Fatalf("got %v", err)
 	}
 }
 

@@ -68,10 +68,7 @@ func StandaloneIn(t testing.TB, dir string, env ...string) *Platform {
 	}
 	pf.Fsck = func() string {
 		t.Helper()
-		_, file := pf.SQL()
-		// The Redis is inside the process: nobody else can ask it.
-		cmd := exec.Command(Built(t, "tideline"), "fsck", "-at-rest", "-store.driver", "sqlite", "-store.path", file, "-kafka.brokers", pf.Kafka, "-kafka.partitions", "8",
-			"-archive.addr", pf.ClickHouse(), "-skip", "redis")
+		cmd := exec.Command(Built(t, "tideline"), "-data.dir", dir, "fsck", "-at-rest")
 		cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
 		out, err := cmd.CombinedOutput()
 		if err != nil {

@@ -130,9 +130,13 @@ func (w *world) breakStore(t *testing.T) {
 	add("the head is ahead", sql("UPDATE conversations SET max_seq = 15 WHERE conversation_id = ?", g), sql("UPDATE conversations SET max_seq = 14 WHERE conversation_id = ?", g), breach("rows", seqAt(15)))
 	add("the head is behind", sql("UPDATE conversations SET max_seq = 13, ordinal = ordinal - 1 WHERE conversation_id = ?", g),
 		sql("UPDATE conversations SET max_seq = 14, ordinal = ordinal + 1 WHERE conversation_id = ?", g),
-		w.unlessArchived(breach("rows", seqAt(14)), breach("marks", tableAt("members", 0, "2")))...)
+		w.unlessArchived(breach("rows", seqAt(14)), breach("marks", tableAt("members", 0, "2")), breach("times", whole))...)
 	add("an ordinal is wrong", sql("UPDATE timeline SET ordinal = ordinal + 5 WHERE conversation_id = ? AND seq = 2", g), sql("UPDATE timeline SET ordinal = ordinal - 5 WHERE conversation_id = ? AND seq = 2", g),
 		breach("ordinals", seqAt(2)), breach("ordinals", seqAt(3)), breach("log-store", w.logged(2)))
+	add("a row hides a later time", sql("UPDATE timeline SET high_at = sent_at + 1 WHERE conversation_id = ? AND seq = 2", g), sql("UPDATE timeline SET high_at = NULL WHERE conversation_id = ? AND seq = 2", g), breach("times", seqAt(2)))
+	var high int64
+	w.must(w.db.QueryRow("SELECT high_at FROM conversations WHERE conversation_id = ?", g).Scan(&high))
+	add("the head's highest time is wrong", sql("UPDATE conversations SET high_at = 1 WHERE conversation_id = ?", g), sql("UPDATE conversations SET high_at = ? WHERE conversation_id = ?", high, g), breach("times", whole))
 	add("the head's ordinal is wrong", sql("UPDATE conversations SET ordinal = ordinal + 1 WHERE conversation_id = ?", g), sql("UPDATE conversations SET ordinal = ordinal - 1 WHERE conversation_id = ?", g), breach("ordinals", whole))
 	add("what was recalled can be read", sql(`UPDATE timeline SET content = '{"text":"gone"}' WHERE conversation_id = ? AND seq = 5`, g), sql("UPDATE timeline SET content = NULL WHERE conversation_id = ? AND seq = 5", g),
 		breach("recalled", seqAt(5)), breach("log-changes", w.logged(6)))

@@ -32,6 +32,7 @@ type Store interface {
 	RowsAt(ctx context.Context, places []sqlstore.Place) (map[sqlstore.Place]timeline.Row, error)
 	OrdinalsAt(ctx context.Context, c chat.ConversationID, seqs []int64) (map[int64]int64, error)
 	RecalledIn(ctx context.Context, c chat.ConversationID, first, last int64) ([]int64, error)
+	HighTimes(ctx context.Context, c chat.ConversationID, first, last int64) (map[int64]int64, error)
 	ClientIDsFrom(ctx context.Context, c chat.ConversationID, from sqlstore.ClientID, limit int) ([]sqlstore.ClientID, error)
 	MembersAfter(ctx context.Context, c chat.ConversationID, after chat.UserID, limit int) ([]timeline.Member, error)
 	Members(ctx context.Context, keys []timeline.MemberKey) ([]timeline.Member, error)

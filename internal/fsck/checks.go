@@ -25,6 +25,7 @@ type Check struct {
 const (
 	checkRows        = "rows"
 	checkOrdinals    = "ordinals"
+	checkTimes       = "times"
 	checkRecalled    = "recalled"
 	checkCorrections = "corrections"
 	checkTargets     = "targets"
@@ -61,6 +62,7 @@ func Checks() []Check {
 	return []Check{
 		{checkRows, PartStore, "P2", "that the rows of a conversation are 1 to max_seq, each once"},
 		{checkOrdinals, PartStore, "P7", "that ordinals count the countable messages, up to the head's"},
+		{checkTimes, PartStore, "P2", "that each row knows the highest time up to it, and the head the highest of all"},
 		{checkRecalled, PartStore, "P10", "that what was recalled has no content and means nobody any more, and nothing else is without"},
 		{checkCorrections, PartStore, "P7", "that the corrections of unread agree with the rows, and the head knows how far they go"},
 		{checkTargets, PartStore, "P1", "that every edit and recall aims at a message that carries it, and nothing else was changed"},

@@ -18,8 +18,10 @@ type scan struct {
 	id   chat.ConversationID
 	head timeline.Conversation // as it was before the rows were read
 
+	highest int64 // ms: sent_at of the rows so far
 	ordinal int64 // of the last row; only where it is known
 	known   bool
+	holes   bool  // a number up to the head has no row
 	changes int64 // that rows say have reached them
 	aiming  int64 // edits and recalls
 	// Edits that their target does not carry (yet): a later edit may have come over them. By target, the last edit.
@@ -58,6 +60,10 @@ func (c *Checker) conversation(ctx context.Context, id chat.ConversationID, f *f
 	for target, edit := range s.unseen {
 		f.breach(checkTargets, atSeq(id, edit), "the edit aims at number %d, which does not carry it", target)
 	}
+	f.count(checkTimes, 1)
+	if head.HighAt != s.highest && !s.holes {
+		f.breach(checkTimes, inConversation(id), "the highest time of the head is %d, of the rows %d", head.HighAt, s.highest)
+	}
 	if s.known && head.Ordinal != s.ordinal {
 		f.breach(checkOrdinals, inConversation(id), "the head's ordinal is %d, that of the last row %d", head.Ordinal, s.ordinal)
 	}
@@ -92,12 +98,17 @@ func (s *scan) page(ctx context.Context, first, last int64) error {
 	if err != nil {
 		return err
 	}
+	highs, err := s.store.HighTimes(ctx, s.id, first, last)
+	if err != nil {
+		return err
+	}
 	inTable := make(map[int64]bool, len(listed))
 	for _, n := range listed {
 		inTable[n] = true
 	}
 	s.f.count(checkRows, len(rows))
 	s.f.count(checkOrdinals, len(rows))
+	s.f.count(checkTimes, len(rows))
 	s.f.count(checkRecalled, len(rows))
 	s.f.count(checkCorrections, len(rows))
 	next := first
@@ -108,6 +119,7 @@ func (s *scan) page(ctx context.Context, first, last int64) error {
 		case r.Seq < next:
 			s.f.breach(checkRows, atSeq(s.id, r.Seq), "the number stands there twice")
 		default:
+			s.time(r, highs)
 			s.row(r, inTable)
 		}
 		next = r.Seq + 1
@@ -128,7 +140,7 @@ func (s *scan) page(ctx context.Context, first, last int64) error {
 // missing notes the numbers of a range that have no row, but for those whose event is parked.
 func (s *scan) missing(first, last int64) {
 	for n := first; n <= last; n++ {
-		s.known = false // what it counted for is not known
+		s.known, s.holes = false, true // what it counted for is not known
 		if s.parked[sqlstore.Place{Conversation: s.id, Seq: n}] {
 			continue
 		}
@@ -142,6 +154,18 @@ func (s *scan) missing(first, last int64) {
 			s.f.breach(checkRows, atSeq(s.id, n), "it has no row, nor have the others up to %d", run)
 		}
 		n = run
+	}
+}
+
+// time compares the highest time up to a row with what the row says: its own time, or the one in highs.
+func (s *scan) time(r *timeline.Row, highs map[int64]int64) {
+	s.highest = max(s.highest, r.SentAt)
+	said, apart := highs[r.Seq]
+	if !apart {
+		said = r.SentAt
+	}
+	if said != s.highest && !s.holes {
+		s.f.breach(checkTimes, atSeq(s.id, r.Seq), "the highest time up to it is %d, the row says %d", s.highest, said)
 	}
 }
 

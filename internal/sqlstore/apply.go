@@ -1,20 +1,27 @@
 package sqlstore
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 
 	"tideline/pkg/chat"
 	"tideline/pkg/timeline"
 )
 
 const conversationColumns = "conversation_id, partition_id, max_seq, ordinal, max_recalled_seq, max_addressed_seq, max_mention_seq, " +
-	"name, avatar_url, owner_id, history_visible, member_count, dissolved_seq, created_at, last_at, last_offset"
+	"name, avatar_url, owner_id, history_visible, member_count, dissolved_seq, created_at, last_at, last_offset, high_at"
 
 const memberColumns = "conversation_id, user_id, role, join_seq, left_seq, muted_until, nickname, changed_seq, changed_offset, read_seq, read_ordinal, read_offset"
 
 const timelineColumns = "conversation_id, seq, ordinal, kind, message_id, sender_id, client_msg_id, body_hash, sent_at, msg_type, flags, changes, content, lists, reply_to, target_seq"
+
+// insertedColumns are those of a new row. high_at serves SeqAt and is not read with a row.
+const insertedColumns = timelineColumns + ", high_at"
+
+const insertedCount = 17
 
 // Positions implements timeline.Writer.
 func (s *Store) Positions(ctx context.Context, partitions []int32) ([]timeline.Position, error) {
@@ -74,7 +81,9 @@ type batch struct {
 	applied   timeline.Applied
 	heads     map[chat.ConversationID]*timeline.Conversation
 	order     []chat.ConversationID // of heads, as they came first
-	late      int                   // so many of the entries that are stored, the first ones, come after their successors
+	// highs has the highest sent_at up to a row, for rows that were sent before one that has a lower number.
+	highs map[Place]int64
+	late  int // so many of the entries that are stored, the first ones, come after their successors
 }
 
 // movePosition is the first statement of the transaction: it fences, and it serialises writers of one partition.
@@ -102,6 +111,7 @@ func (b *batch) apply(ctx context.Context) error {
 		return err
 	}
 	fresh := make([]timeline.Entry, 0, len(b.entries))
+	b.highs = map[Place]int64{}
 	var late []timeline.Entry // at or below the head: of a batch that is repeated, or parked once and put back
 	for _, e := range b.entries {
 		if n := len(e.Event.ClientMsgID); n > chat.MaxClientMsgIDBytes {
@@ -115,6 +125,9 @@ func (b *batch) apply(ctx context.Context) error {
 		}
 		b.applied.Holes += e.Event.Seq - head.MaxSeq - 1
 		fresh = append(fresh, e)
+		if head.HighAt > e.Event.SentAt {
+			b.highs[Place{e.Event.Conversation, e.Event.Seq}] = head.HighAt
+		}
 		head.Advance(&e.Event, b.partition, e.Offset)
 	}
 	late, err := b.missing(ctx, late)
@@ -124,6 +137,7 @@ func (b *batch) apply(ctx context.Context) error {
 	for i := range late {
 		b.heads[late[i].Event.Conversation].FillIn(&late[i].Event)
 	}
+	slices.SortStableFunc(late, func(x, y timeline.Entry) int { return cmp.Compare(x.Event.Seq, y.Event.Seq) })
 	b.late = len(late)
 	fresh = append(late, fresh...)
 	if len(fresh) == 0 {
@@ -131,6 +145,11 @@ func (b *batch) apply(ctx context.Context) error {
 	}
 	if err := b.insertRows(ctx, fresh); err != nil {
 		return err
+	}
+	for i := range fresh[:b.late] {
+		if err := b.fillTimes(ctx, &fresh[i].Event); err != nil {
+			return err
+		}
 	}
 	if err := b.changeMembers(ctx, fresh); err != nil {
 		return err
@@ -211,12 +230,12 @@ func (b *batch) loadHeads(ctx context.Context) error {
 
 func (b *batch) insertRows(ctx context.Context, entries []timeline.Entry) error {
 	return heavyChunks(entries, 250, rowBytes, func(part []timeline.Entry) error {
-		args := make([]any, 0, 16*len(part))
+		args := make([]any, 0, insertedCount*len(part))
 		for i := range part {
 			row := timeline.RowOf(&part[i].Event)
-			args = appendRow(args, &row)
+			args = b.appendRow(args, &row)
 		}
-		_, err := execTx(ctx, b.tx, "inserting rows", "INSERT INTO timeline ("+timelineColumns+") VALUES "+rowsOf(len(part), 16), args...)
+		_, err := execTx(ctx, b.tx, "inserting rows", "INSERT INTO timeline ("+insertedColumns+") VALUES "+rowsOf(len(part), insertedCount), args...)
 		if err == nil || !b.store.dialect.duplicate(err) {
 			return err
 		}
@@ -228,6 +247,26 @@ func (b *batch) insertRows(ctx context.Context, entries []timeline.Entry) error 
 		}
 		return nil
 	})
+}
+
+// fillTimes keeps high_at exact around a row that was stored after rows with higher numbers. Of several such rows the
+// lower number comes first.
+func (b *batch) fillTimes(ctx context.Context, e *chat.Event) error {
+	c := e.Conversation.Bytes()
+	var before int64
+	err := queryOn(ctx, b.tx, "reading the time before a row",
+		"SELECT COALESCE(high_at, sent_at) FROM timeline WHERE conversation_id = ? AND seq < ? ORDER BY seq DESC LIMIT 1",
+		[]any{c, e.Seq}, func(r *sql.Rows) error { return r.Scan(&before) })
+	if err != nil {
+		return err
+	}
+	if before > e.SentAt {
+		_, err = execTx(ctx, b.tx, "noting the time before a row", "UPDATE timeline SET high_at = ? WHERE conversation_id = ? AND seq = ?", before, c, e.Seq)
+		return err
+	}
+	_, err = execTx(ctx, b.tx, "raising the times after a row",
+		"UPDATE timeline SET high_at = ? WHERE conversation_id = ? AND seq > ? AND COALESCE(high_at, sent_at) < ?", e.SentAt, c, e.Seq, e.SentAt)
+	return err
 }
 
 // rowBytes tells about how much a row weighs in a statement.
@@ -245,9 +284,9 @@ func rowBytes(e *timeline.Entry) int {
 
 // insertRow inserts one row; where its client id is taken, as a tombstone that points at the first.
 func (b *batch) insertRow(ctx context.Context, e *chat.Event) error {
-	const insert = "INSERT INTO timeline (" + timelineColumns + ") VALUES "
+	const insert = "INSERT INTO timeline (" + insertedColumns + ") VALUES "
 	row := timeline.RowOf(e)
-	_, err := execTx(ctx, b.tx, "inserting a row", insert+rowsOf(1, 16), appendRow(nil, &row)...)
+	_, err := execTx(ctx, b.tx, "inserting a row", insert+rowsOf(1, insertedCount), b.appendRow(nil, &row)...)
 	if err == nil || !b.store.dialect.duplicate(err) {
 		return err
 	}
@@ -263,7 +302,7 @@ func (b *batch) insertRow(ctx context.Context, e *chat.Event) error {
 	}
 	row.Tombstone, row.TargetSeq, row.ClientMsgID = true, first, ""
 	row.Content, row.Mentions, row.Recipients, row.Receipt, row.ReplyTo = nil, nil, nil, false, 0
-	if _, err := execTx(ctx, b.tx, "inserting a tombstone", insert+rowsOf(1, 16), appendRow(nil, &row)...); err != nil {
+	if _, err := execTx(ctx, b.tx, "inserting a tombstone", insert+rowsOf(1, insertedCount), b.appendRow(nil, &row)...); err != nil {
 		return err
 	}
 	b.applied.Twins = append(b.applied.Twins, timeline.Twin{Conversation: e.Conversation, Seq: e.Seq, First: first})
@@ -283,7 +322,7 @@ func (b *batch) markRecalled(ctx context.Context, c chat.ConversationID, seq int
 	return err
 }
 
-func appendRow(args []any, r *timeline.Row) []any {
+func (b *batch) appendRow(args []any, r *timeline.Row) []any {
 	flags := 0
 	if r.Receipt {
 		flags |= flagReceipt
@@ -302,23 +341,23 @@ func appendRow(args []any, r *timeline.Row) []any {
 		lists = l
 	}
 	return append(args, r.Conversation.Bytes(), r.Seq, r.Ordinal, int(r.Kind), r.MessageID, int64(r.Sender), clientID, r.BodyHash[:], r.SentAt,
-		typeNumbers[r.Type], flags, int(r.Changes), content, lists, null(r.ReplyTo), null(r.TargetSeq))
+		typeNumbers[r.Type], flags, int(r.Changes), content, lists, null(r.ReplyTo), null(r.TargetSeq), null(b.highs[Place{r.Conversation, r.Seq}]))
 }
 
 func (b *batch) saveHeads(ctx context.Context) error {
 	d := b.store.dialect
 	tail := d.upsert("conversation_id",
 		"max_seq", "ordinal", "max_recalled_seq", "max_addressed_seq", "max_mention_seq", "name", "avatar_url", "owner_id",
-		"history_visible", "member_count", "dissolved_seq", "last_at", "last_offset")
+		"history_visible", "member_count", "dissolved_seq", "last_at", "last_offset", "high_at")
 	return chunks(b.order, maxTerms, func(ids []chat.ConversationID) error {
-		args := make([]any, 0, 16*len(ids))
+		args := make([]any, 0, 17*len(ids))
 		for _, id := range ids {
 			c := b.heads[id]
 			b.applied.Heads = append(b.applied.Heads, *c)
 			args = append(args, c.ID.Bytes(), c.Partition, c.MaxSeq, c.Ordinal, c.MaxRecalledSeq, c.MaxAddressedSeq, c.MaxMentionSeq,
-				c.Name, c.AvatarURL, int64(c.Owner), asInt(c.HistoryVisible), c.MemberCount, c.DissolvedSeq, c.CreatedAt, c.LastAt, c.LastOffset)
+				c.Name, c.AvatarURL, int64(c.Owner), asInt(c.HistoryVisible), c.MemberCount, c.DissolvedSeq, c.CreatedAt, c.LastAt, c.LastOffset, c.HighAt)
 		}
-		_, err := execTx(ctx, b.tx, "saving the heads of conversations", "INSERT INTO conversations ("+conversationColumns+") VALUES "+rowsOf(len(ids), 16)+tail, args...)
+		_, err := execTx(ctx, b.tx, "saving the heads of conversations", "INSERT INTO conversations ("+conversationColumns+") VALUES "+rowsOf(len(ids), 17)+tail, args...)
 		return err
 	})
 }

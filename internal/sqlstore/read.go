@@ -39,7 +39,7 @@ func scanConversation(r scanner) (timeline.Conversation, error) {
 	var id []byte
 	var owner int64
 	err := r.Scan(&id, &c.Partition, &c.MaxSeq, &c.Ordinal, &c.MaxRecalledSeq, &c.MaxAddressedSeq, &c.MaxMentionSeq, &c.Name, &c.AvatarURL, &owner,
-		&c.HistoryVisible, &c.MemberCount, &c.DissolvedSeq, &c.CreatedAt, &c.LastAt, &c.LastOffset)
+		&c.HistoryVisible, &c.MemberCount, &c.DissolvedSeq, &c.CreatedAt, &c.LastAt, &c.LastOffset, &c.HighAt)
 	if err != nil {
 		return c, err
 	}
@@ -112,8 +112,10 @@ func (s *Store) Rows(ctx context.Context, c chat.ConversationID, first, last int
 	return rows, err
 }
 
-// SeqAt implements timeline.Reader by halving: times grow with numbers but for what was imported out of order, and an
-// index on the time would cost every row a tenth of its size.
+// SeqAt implements timeline.Reader by halving over the highest sent_at up to each number, which never falls, whatever
+// order the times have. A row whose own time is that highest one, as all are but those imported out of order, has no
+// high_at, so the column costs nothing. An index on the time would cost every row a tenth of its size, and would have to
+// be read to its end where times are not sorted.
 func (s *Store) SeqAt(ctx context.Context, c chat.ConversationID, at int64) (int64, error) {
 	var last int64
 	err := s.query(ctx, "reading the head of a conversation", "SELECT max_seq FROM conversations WHERE conversation_id = ?", []any{c.Bytes()},
@@ -121,17 +123,19 @@ func (s *Store) SeqAt(ctx context.Context, c chat.ConversationID, at int64) (int
 	if err != nil || last == 0 {
 		return 0, err
 	}
+	// A number may have no row, as its event is parked: then the row below it decides.
 	low, high := int64(1), last+1
 	for low < high {
 		middle := (low + high) / 2
-		var sent int64
-		err := s.query(ctx, "looking for a time", "SELECT sent_at FROM timeline WHERE conversation_id = ? AND seq = ?", []any{c.Bytes(), middle},
-			func(r *sql.Rows) error { return r.Scan(&sent) })
+		var seq, time int64
+		err := s.query(ctx, "looking for a time",
+			"SELECT seq, COALESCE(high_at, sent_at) FROM timeline WHERE conversation_id = ? AND seq <= ? ORDER BY seq DESC LIMIT 1", []any{c.Bytes(), middle},
+			func(r *sql.Rows) error { return r.Scan(&seq, &time) })
 		if err != nil {
 			return 0, err
 		}
-		if sent >= at {
-			high = middle
+		if seq > 0 && time >= at {
+			high = seq
 		} else {
 			low = middle + 1
 		}
@@ -140,6 +144,20 @@ func (s *Store) SeqAt(ctx context.Context, c chat.ConversationID, at int64) (int
 		return 0, nil
 	}
 	return low, nil
+}
+
+// HighTimes returns, for the rows of a range whose sent_at is not the highest up to their number, that highest one (ms)
+// by number: a range of the primary key.
+func (s *Store) HighTimes(ctx context.Context, c chat.ConversationID, first, last int64) (map[int64]int64, error) {
+	out := map[int64]int64{}
+	err := s.query(ctx, "reading times out of order", "SELECT seq, high_at FROM timeline WHERE conversation_id = ? AND seq BETWEEN ? AND ? AND high_at IS NOT NULL",
+		[]any{c.Bytes(), first, last}, func(r *sql.Rows) error {
+			var seq, high int64
+			err := r.Scan(&seq, &high)
+			out[seq] = high
+			return err
+		})
+	return out, err
 }
 
 // Conversations implements timeline.Reader.
@@ -231,7 +249,7 @@ func (s *Store) membershipsOf(ctx context.Context, users []chat.UserID, past boo
 	var mid, cid sql.RawBytes
 	var role int
 	into := append(memberInto(m, &mid, &role), &cid, &c.Partition, &c.MaxSeq, &c.Ordinal, &c.MaxRecalledSeq, &c.MaxAddressedSeq, &c.MaxMentionSeq,
-		&c.Name, &c.AvatarURL, &c.Owner, &c.HistoryVisible, &c.MemberCount, &c.DissolvedSeq, &c.CreatedAt, &c.LastAt, &c.LastOffset)
+		&c.Name, &c.AvatarURL, &c.Owner, &c.HistoryVisible, &c.MemberCount, &c.DissolvedSeq, &c.CreatedAt, &c.LastAt, &c.LastOffset, &c.HighAt)
 	err := s.query(ctx, "reading memberships", text, args, func(r *sql.Rows) error {
 		if err := r.Scan(into...); err != nil {
 			return err

@@ -16,7 +16,7 @@ func EncodeEvent(e *chat.Event) []byte {
 	return marshal(&wirev1.Event{
 		ConversationId: e.Conversation.String(), Seq: e.Seq, Ordinal: e.Ordinal, Kind: wirev1.Kind(e.Kind), MessageId: e.MessageID,
 		SenderId: int64(e.Sender), ClientMsgId: e.ClientMsgID, BodyHash: hashBytes(e), SentAt: e.SentAt, Producer: e.Producer,
-		InboundOffset: e.InboundOffset, MovedFrom: encodePosition(e.MovedFrom), RejectedNext: e.RejectedNext, Body: b.encode(),
+		InboundOffset: e.InboundOffset, MovedFrom: encodePosition(e.MovedFrom), RejectedNext: e.RejectedNext, NumberedAt: e.NumberedAt, Body: b.encode(),
 	})
 }
 
@@ -40,7 +40,7 @@ func DecodeEvent(value []byte) (chat.Event, error) {
 	e := chat.Event{
 		Seq: w.GetSeq(), Ordinal: w.GetOrdinal(), Kind: chat.Kind(w.GetKind()), MessageID: w.GetMessageId(), Sender: chat.UserID(w.GetSenderId()),
 		ClientMsgID: w.GetClientMsgId(), SentAt: w.GetSentAt(), Producer: w.GetProducer(), InboundOffset: w.GetInboundOffset(),
-		MovedFrom: decodePosition(w.GetMovedFrom()), RejectedNext: w.GetRejectedNext(),
+		MovedFrom: decodePosition(w.GetMovedFrom()), RejectedNext: w.GetRejectedNext(), NumberedAt: w.GetNumberedAt(),
 	}
 	copy(e.BodyHash[:], w.GetBodyHash())
 	if e.Kind == chat.KindProgress {

@@ -160,7 +160,7 @@ func TestEvent_ComesBackAsItWas(t *testing.T) {
 	for name, c := range commands() {
 		e := chat.Event{
 			Conversation: group, Seq: 3, Ordinal: 2, Kind: c.Type, MessageID: 11, Sender: 7, ClientMsgID: "c", BodyHash: chat.BodyHash{1, 2}, SentAt: 5,
-			Producer: "crm", InboundOffset: 6, MovedFrom: &chat.Position{Partition: 1, Offset: 2}, RejectedNext: 7,
+			Producer: "crm", InboundOffset: 6, MovedFrom: &chat.Position{Partition: 1, Offset: 2}, RejectedNext: 7, NumberedAt: 8,
 			Message: c.Message, Create: c.Create, Join: c.Join, Leave: c.Leave, Role: c.Role, Mute: c.Mute, Nickname: c.Nickname, Update: c.Update,
 			Edit: c.Edit, Recall: c.Recall, Dissolve: c.Dissolve,
 		}

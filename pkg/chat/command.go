@@ -223,6 +223,7 @@ type Event struct {
 	ClientMsgID string
 	BodyHash    BodyHash // of the command as it came
 	SentAt      int64    // ms; the command's OriginalAt, or when it was numbered
+	NumberedAt  int64    // ms; when it was numbered, where SentAt is the command's OriginalAt, else 0 (see Numbered)
 	Producer    string   // name of the service that produced the command
 
 	// InboundOffset is the offset, in the inbound partition of the same number, of the record that became this event.
@@ -243,6 +244,15 @@ type Event struct {
 	Edit     *Edit
 	Recall   *Recall
 	Dissolve *Dissolve
+}
+
+// Numbered returns when the event was numbered, in milliseconds. For events that were imported before NumberedAt existed
+// that time is not known, and Numbered returns SentAt.
+func (e *Event) Numbered() int64 {
+	if e.NumberedAt > 0 {
+		return e.NumberedAt
+	}
+	return e.SentAt
 }
 
 // Position is a place in a topic.

@@ -28,6 +28,8 @@ func TestMachine_RefusesWhatIsSaidToHaveBeenSaidInTheFuture(t *testing.T) {
 		switch o := b.Outcomes[0]; {
 		case c.sent > 0 && (o.Event == nil || o.Event.SentAt != c.sent):
 			t.Errorf("said at %d: %+v %+v", c.at, o.Event, o.Rejection)
+		case c.sent > 0 && o.Event.Numbered() != now:
+			t.Errorf("said at %d and numbered at %d, the event says %d", c.at, now, o.Event.Numbered())
 		case c.sent == 0 && (o.Rejection == nil || o.Rejection.Code != chat.CodeInvalidField || o.Rejection.Field != "original_at"):
 			t.Errorf("said at %d became %+v", c.at, o.Event)
 		}

@@ -307,7 +307,7 @@ func (b *Batch) decide(r *Record, p *readyRecord) (*chat.Event, *chat.Rejection,
 	event.Sender, event.ClientMsgID, event.BodyHash = cmd.Sender, cmd.ClientMsgID, p.hash
 	event.Producer, event.InboundOffset, event.MovedFrom, event.RejectedNext = r.Producer, r.Offset, r.MovedFrom, m.rejectedNext
 	if event.SentAt = b.now; cmd.OriginalAt > 0 {
-		event.SentAt = cmd.OriginalAt
+		event.SentAt, event.NumberedAt = cmd.OriginalAt, b.now
 	}
 	event.Seq, event.Ordinal = c.MaxSeq+1, c.Ordinal
 	if event.Countable() {

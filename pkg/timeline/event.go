@@ -76,7 +76,8 @@ func (c *Conversation) Advance(e *chat.Event, partition int32, offset int64) {
 			c.MemberCount = 2
 		}
 	}
-	c.MaxSeq, c.Ordinal, c.LastAt, c.LastOffset = e.Seq, e.Ordinal, e.SentAt, offset
+	c.MaxSeq, c.Ordinal, c.LastAt, c.LastOffset = e.Seq, e.Ordinal, e.Numbered(), offset
+	c.HighAt = max(c.HighAt, e.SentAt)
 	switch e.Kind {
 	case chat.KindMessage:
 		if len(e.Message.Recipients) > 0 {
@@ -116,6 +117,7 @@ func (c *Conversation) Advance(e *chat.Event, partition int32, offset int64) {
 // FillIn takes an event that comes after its successors: one that was parked and is put back. The head stays where it is,
 // what adds up is added, and what a newer event may have said since is left alone.
 func (c *Conversation) FillIn(e *chat.Event) {
+	c.HighAt = max(c.HighAt, e.SentAt)
 	switch e.Kind {
 	case chat.KindMessage:
 		if len(e.Message.Recipients) > 0 {

@@ -52,7 +52,8 @@ type Conversation struct {
 	MemberCount    int
 	DissolvedSeq   int64 // the number of the dissolution, or 0
 	CreatedAt      int64 // ms
-	LastAt         int64 // ms: when the last event was numbered or, if imported, said
+	LastAt         int64 // ms: when the last event was numbered
+	HighAt         int64 // ms: the highest SentAt of the conversation's events
 	// LastOffset is the offset in im.messages of the last event; with Partition it is the clock of sync.
 	LastOffset int64
 }

@@ -88,8 +88,8 @@ type Writer interface {
 type Reader interface {
 	// Rows gives the rows first..last of a conversation, ordered by seq: one range scan. The caller bounds the range.
 	Rows(ctx context.Context, c chat.ConversationID, first, last int64) ([]Row, error)
-	// SeqAt gives the lowest number whose row was sent at or after a time (ms), or 0 where there is none. Where times do
-	// not grow with the numbers, as in what was imported out of order, it is a number near such a row.
+	// SeqAt returns the lowest number whose row was sent at or after a time (ms), or 0 where there is none, also where
+	// times do not grow with the numbers, as in what was imported out of order.
 	SeqAt(ctx context.Context, c chat.ConversationID, at int64) (int64, error)
 	// Conversations gives heads, in no order.
 	Conversations(ctx context.Context, ids []chat.ConversationID) ([]Conversation, error)

@@ -41,6 +41,9 @@ var cases = []struct {
 	{"AMarkOfAStrangerMakesNoMember", aMarkOfAStranger},
 	{"ManyMembersJoinAtOnce", manyMembersJoin},
 	{"TheLargestMessageComesBackAsItWas", theLargestMessage},
+	{"SeqAtIsExactForTimesOutOfOrder", seqAtIsExact},
+	{"SeqAtIsExactAroundARowThatIsFilledLater", seqAtAroundARowFilledLater},
+	{"LastAtIsTheTimeOfNumbering", lastAtIsTheTimeOfNumbering},
 }
 
 var group = chat.GroupConversation(4711)
@@ -449,4 +452,58 @@ func theLargestMessage(t *testing.T, d *desk) {
 	got := d.rows()[1]
 	want := timeline.RowOf(e)
 	same(t, "the largest message", got, want)
+}
+
+// sentAt returns messages of one sender that were sent at these times, the first of them numbered 2.
+func (d *desk) sentAt(times ...int64) []*chat.Event {
+	var out []*chat.Event
+	for i, at := range times {
+		e := d.message(2, fmt.Sprintf("at-%d-%d", d.seq, i), "said")
+		e.SentAt, e.NumberedAt = at, 9000+e.Seq
+		out = append(out, e)
+	}
+	return out
+}
+
+func (d *desk) seqAt(want map[int64]int64) {
+	d.t.Helper()
+	for at, seq := range want {
+		got, err := d.store.SeqAt(d.ctx, group, at)
+		if err != nil || got != seq {
+			d.t.Errorf("the lowest number sent at %d or later is %d, %v; want %d", at, got, err, seq)
+		}
+	}
+}
+
+func seqAtIsExact(t *testing.T, d *desk) {
+	create := d.create()
+	create.SentAt = 1
+	d.apply(create)
+	d.seqAt(map[int64]int64{0: 1, 1: 1, 2: 0})
+	d.apply(d.sentAt(50, 10, 40)...) // 2, 3, 4
+	d.apply(d.sentAt(70, 60, 70, 5)...)
+	d.seqAt(map[int64]int64{1: 1, 2: 2, 10: 2, 40: 2, 50: 2, 51: 5, 60: 5, 70: 5, 71: 0})
+	d.apply(d.sentAt(80)...)
+	d.seqAt(map[int64]int64{70: 5, 71: 9, 80: 9, 81: 0})
+}
+
+func seqAtAroundARowFilledLater(t *testing.T, d *desk) {
+	create := d.create()
+	create.SentAt = 1
+	all := d.sentAt(20, 60, 10, 40, 70, 15) // 2 to 7
+	d.apply(create, all[0])
+	d.apply(all[3:]...) // without 3 and 4
+	d.seqAt(map[int64]int64{20: 2, 21: 5, 40: 5, 41: 6, 70: 6, 71: 0})
+	d.apply(all[1:3]...)
+	d.seqAt(map[int64]int64{20: 2, 21: 3, 40: 3, 60: 3, 61: 6, 70: 6, 71: 0})
+	d.apply(d.sentAt(65, 90)...)
+	d.seqAt(map[int64]int64{61: 6, 71: 9, 90: 9, 91: 0})
+}
+
+func lastAtIsTheTimeOfNumbering(t *testing.T, d *desk) {
+	d.apply(d.create())
+	d.apply(d.sentAt(7)...)
+	if head := d.head(); head.LastAt != 9002 || head.HighAt != 5001 {
+		t.Fatalf("a message of long ago was numbered at 9002, the head says %d; the highest time is 5001, it says %d", head.LastAt, head.HighAt)
+	}
 }

@@ -173,6 +173,9 @@ func (p *play) event(c chat.ConversationID) *chat.Event {
 	p.clock += p.random.Int64N(5)
 	p.nextID++
 	e := &chat.Event{Conversation: c, Seq: int64(len(log)) + 1, MessageID: p.nextID, SentAt: p.clock, ClientMsgID: p.clientID()}
+	if p.random.IntN(8) == 0 { // imported: said at another time than it was numbered
+		e.SentAt, e.NumberedAt = 1+p.clock+p.random.Int64N(200)-150, p.clock
+	}
 	binary.BigEndian.PutUint64(e.BodyHash[:], p.random.Uint64())
 	p.fill(e)
 	if e.Kind == 0 {
@@ -392,10 +395,16 @@ func (p *play) compareConversation(c chat.ConversationID) {
 	same(p.t, "the marks of "+c.String(), marks, wantedMarks)
 
 	p.compareReceipts(c, want, wantedMarks)
-	at := want[p.random.IntN(len(want))].SentAt
-	seq, err := p.store.SeqAt(p.ctx, c, at)
-	p.must(err)
-	same(p.t, "the number at a time", seq, want[slices.IndexFunc(want, func(r timeline.Row) bool { return r.SentAt >= at })].Seq)
+	for range 5 {
+		at := want[p.random.IntN(len(want))].SentAt + p.random.Int64N(3) - 1
+		var first int64
+		if i := slices.IndexFunc(want, func(r timeline.Row) bool { return r.SentAt >= at }); i >= 0 {
+			first = want[i].Seq
+		}
+		seq, err := p.store.SeqAt(p.ctx, c, at)
+		p.must(err)
+		same(p.t, fmt.Sprintf("the lowest number sent at %d or later", at), seq, first)
+	}
 }
 
 func (p *play) compareReceipts(c chat.ConversationID, rows []timeline.Row, marks []timeline.MemberMark) {

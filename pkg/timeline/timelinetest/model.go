@@ -183,8 +183,12 @@ func (m *model) conversation(c chat.ConversationID) timeline.Conversation {
 		ID: c, Partition: m.partitions[c], MaxSeq: int64(len(log)), Ordinal: m.countable(c, int64(len(log))),
 		CreatedAt: log[0].Event.SentAt, LastAt: last.Event.SentAt, LastOffset: last.Offset,
 	}
+	if at := last.Event.NumberedAt; at != 0 {
+		head.LastAt = at
+	}
 	for i := range log {
 		e := &log[i].Event
+		head.HighAt = max(head.HighAt, e.SentAt)
 		switch e.Kind {
 		case chat.KindMessage:
 			if len(e.Message.Recipients) > 0 {

@@ -1106,8 +1106,10 @@ type Event struct {
 	// Where the record was produced to, if it had to be moved.
 	MovedFrom *Position `protobuf:"bytes,12,opt,name=moved_from,json=movedFrom,proto3" json:"moved_from,omitempty"`
 	// An offset of im.rejected before which everything of earlier batches had been written.
-	RejectedNext  int64 `protobuf:"varint,13,opt,name=rejected_next,json=rejectedNext,proto3" json:"rejected_next,omitempty"`
-	Body          *Body `protobuf:"bytes,14,opt,name=body,proto3" json:"body,omitempty"`
+	RejectedNext int64 `protobuf:"varint,13,opt,name=rejected_next,json=rejectedNext,proto3" json:"rejected_next,omitempty"`
+	Body         *Body `protobuf:"bytes,14,opt,name=body,proto3" json:"body,omitempty"`
+	// When it was numbered, where sent_at is an earlier or later time that the command named (original_at); else absent.
+	NumberedAt    int64 `protobuf:"varint,15,opt,name=numbered_at,json=numberedAt,proto3" json:"numbered_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1238,6 +1240,13 @@ func (x *Event) GetBody() *Body {
 		return x.Body
 	}
 	return nil
+}
+
+func (x *Event) GetNumberedAt() int64 {
+	if x != nil {
+		return x.NumberedAt
+	}
+	return 0
 }
 
 // Rejection is the value of im.rejected.
@@ -1633,7 +1642,7 @@ const file_tideline_v1_log_proto_rawDesc = "" +
 	"\bDissolve\"@\n" +
 	"\bPosition\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x16\n" +
-	"\x06offset\x18\x02 \x01(\x03R\x06offset\"\xde\x03\n" +
+	"\x06offset\x18\x02 \x01(\x03R\x06offset\"\xff\x03\n" +
 	"\x05Event\x12'\n" +
 	"\x0fconversation_id\x18\x01 \x01(\tR\x0econversationId\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x03R\x03seq\x12\x18\n" +
@@ -1651,7 +1660,9 @@ const file_tideline_v1_log_proto_rawDesc = "" +
 	"\n" +
 	"moved_from\x18\f \x01(\v2\x15.tideline.v1.PositionR\tmovedFrom\x12#\n" +
 	"\rrejected_next\x18\r \x01(\x03R\frejectedNext\x12%\n" +
-	"\x04body\x18\x0e \x01(\v2\x11.tideline.v1.BodyR\x04body\"\xf4\x03\n" +
+	"\x04body\x18\x0e \x01(\v2\x11.tideline.v1.BodyR\x04body\x12\x1f\n" +
+	"\vnumbered_at\x18\x0f \x01(\x03R\n" +
+	"numberedAt\"\xf4\x03\n" +
 	"\tRejection\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x14\n" +

@@ -63,6 +63,8 @@ type Caller struct {
 	Session int64
 	// ExpiresAt is when the access token ends.
 	ExpiresAt time.Time
+	// Address is where the request comes from, as the server that took it counts addresses; "" where there is none.
+	Address string
 }
 
 // Store keeps people and sessions.

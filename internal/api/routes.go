@@ -451,7 +451,7 @@ func (s *Server) pull(c *gin.Context) {
 		return
 	}
 	r.Limit = int(min(limit, 1<<20))
-	p, err := s.service.Pull(c.Request.Context(), who(c).User, r)
+	p, err := s.service.Pull(c.Request.Context(), who(c), r)
 	if err != nil {
 		s.refuse(c, err)
 		return

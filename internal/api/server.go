@@ -376,6 +376,7 @@ func (s *Server) caller(c *gin.Context) (accounts.Caller, bool) {
 		}
 		return caller, false
 	}
+	caller.Address = address(c)
 	return caller, true
 }
 

@@ -22,9 +22,13 @@ type Entry struct {
 	// Message tells that people are asked whether they have read it.
 	Message bool
 	Sender  chat.UserID
-	// Recipients, where not empty, are the only readers besides the sender.
+	// Recipients, where not empty, are the only readers besides the sender. An edit or a recall of a message that is addressed to a few has
+	// those and the message's sender.
 	Recipients []chat.UserID
-	Hidden     bool // nobody sees it: a tombstone, or a number whose event was parked
+	// Hidden entries have no reader: a tombstone, a number whose event was parked, or an edit or recall of such a number.
+	Hidden bool
+	// Version differs whenever JSON does.
+	Version int64
 	// Ordinal is how many countable messages there are up to here, or -1 where there is no row that could tell.
 	Ordinal int64
 }
@@ -74,9 +78,11 @@ func (b *Block) hide(to int64) {
 	}
 }
 
-// Rows reads a range of the timeline.
+// Rows reads the timeline.
 type Rows interface {
 	Rows(ctx context.Context, c chat.ConversationID, first, last int64) ([]timeline.Row, error)
+	// Receipt returns sender and recipients of those of some numbers that are messages, and no tombstones.
+	Receipt(ctx context.Context, c chat.ConversationID, seqs []int64) ([]timeline.ReceiptQuestion, error)
 }
 
 // Cache is safe for concurrent use.
@@ -175,11 +181,21 @@ func (c *Cache) read(ctx context.Context, k key, have *Block, to int64) (*Block,
 	if err != nil {
 		return nil, err
 	}
+	audiences, err := c.audiences(ctx, k.c, rows)
+	if err != nil {
+		return nil, err
+	}
 	b := &Block{First: have.First, Entries: have.Entries[:len(have.Entries):len(have.Entries)], Version: have.Version, bytes: have.bytes}
 	for i := range rows {
 		r := &rows[i]
 		b.hide(r.Seq - 1)
-		e := Entry{Seq: r.Seq, Shown: r.Kind.IsShown() && !r.Tombstone, Message: r.Kind == chat.KindMessage && !r.Tombstone, Sender: r.Sender, Recipients: r.Recipients, Hidden: r.Tombstone, Ordinal: r.Ordinal}
+		e := Entry{Seq: r.Seq, Shown: r.Kind.IsShown() && !r.Tombstone, Message: r.Kind == chat.KindMessage && !r.Tombstone, Sender: r.Sender, Recipients: r.Recipients, Hidden: r.Tombstone, Version: int64(r.Changes) + 1, Ordinal: r.Ordinal}
+		if r.Kind.HasTarget() {
+			var known bool
+			if e.Recipients, known = audiences[r.TargetSeq]; !known {
+				e.Hidden = true
+			}
+		}
 		if !e.Hidden {
 			e.JSON = c.encode(r)
 		}
@@ -188,6 +204,35 @@ func (c *Cache) read(ctx context.Context, k key, have *Block, to int64) (*Block,
 	// The store is known to have this much: a number without a row was parked, and its place is kept.
 	b.hide(to)
 	return b, nil
+}
+
+// audiences returns who may see the edits and recalls among some rows, by the number that they aim at: a nil list is everyone. It is not
+// stored with them, and never changes: neither edits nor recalls change who a message is addressed to. Numbers that are missing are no
+// messages that a reader could see.
+func (c *Cache) audiences(ctx context.Context, id chat.ConversationID, rows []timeline.Row) (map[int64][]chat.UserID, error) {
+	var targets []int64
+	for i := range rows {
+		if rows[i].Kind.HasTarget() && !rows[i].Tombstone {
+			targets = append(targets, rows[i].TargetSeq)
+		}
+	}
+	if len(targets) == 0 {
+		return nil, nil
+	}
+	slices.Sort(targets)
+	found, err := c.store.Receipt(ctx, id, slices.Compact(targets))
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[int64][]chat.UserID, len(found))
+	for _, m := range found {
+		var few []chat.UserID
+		if len(m.Recipients) > 0 {
+			few = append(slices.Clone(m.Recipients), m.Sender)
+		}
+		out[m.Seq] = few
+	}
+	return out, nil
 }
 
 // fill does a load, and remembers it if it still stands.

@@ -29,6 +29,8 @@ type shelf struct {
 	n       int64
 	parked  map[int64]bool
 	changes map[int64]int32
+	few     map[int64][]chat.UserID // who numbers are addressed to
+	aims    map[int64]int64         // numbers that are recalls by user 9, and what they aim at
 	gate    chan struct{}
 	slow    func() time.Duration
 	err     error
@@ -42,7 +44,13 @@ func (s *shelf) Rows(ctx context.Context, c chat.ConversationID, first, last int
 	var rows []timeline.Row
 	for seq := first; seq <= min(last, s.n); seq++ {
 		if !s.parked[seq] {
-			rows = append(rows, timeline.Row{Conversation: c, Seq: seq, Kind: chat.KindMessage, Type: chat.TypeText, Sender: 7, Ordinal: 10 * seq, Changes: s.changes[seq]})
+			r := timeline.Row{
+				Conversation: c, Seq: seq, Kind: chat.KindMessage, Type: chat.TypeText, Sender: 7, Ordinal: 10 * seq, Changes: s.changes[seq], Recipients: s.few[seq],
+			}
+			if s.aims[seq] > 0 {
+				r.Kind, r.Type, r.TargetSeq, r.Sender = chat.KindRecall, "", s.aims[seq], 9
+			}
+			rows = append(rows, r)
 		}
 	}
 	gate, err := s.gate, s.err
@@ -66,6 +74,19 @@ func (s *shelf) Rows(ctx context.Context, c chat.ConversationID, first, last int
 	return rows, err
 }
 
+// Receipt knows the messages of the shelf: there are no others.
+func (s *shelf) Receipt(_ context.Context, _ chat.ConversationID, seqs []int64) ([]timeline.ReceiptQuestion, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []timeline.ReceiptQuestion
+	for _, seq := range seqs {
+		if seq <= s.n && !s.parked[seq] && s.aims[seq] == 0 {
+			out = append(out, timeline.ReceiptQuestion{Seq: seq, Sender: 7, Recipients: s.few[seq]})
+		}
+	}
+	return out, s.err
+}
+
 func (s *shelf) change(seq int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -75,7 +96,7 @@ func (s *shelf) change(seq int64) {
 func encode(r *timeline.Row) []byte { return fmt.Appendf(nil, "%d after %d changes", r.Seq, r.Changes) }
 
 func newShelf(n int64) (*shelf, *Cache) {
-	s := &shelf{n: n, parked: map[int64]bool{}, changes: map[int64]int32{}}
+	s := &shelf{n: n, parked: map[int64]bool{}, changes: map[int64]int32{}, few: map[int64][]chat.UserID{}, aims: map[int64]int64{}}
 	return s, New(s, 1<<20, encode, NewMetrics(prometheus.NewRegistry()))
 }
 

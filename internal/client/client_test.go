@@ -72,6 +72,18 @@ func (w *world) Authenticate(_ context.Context, token string) (accounts.Caller, 
 	return accounts.Caller{User: 7, Session: 42, ExpiresAt: time.Now().Add(time.Hour)}, nil
 }
 
+func (w *world) Outside(context.Context, chat.UserID, chat.ConversationID) error {
+	return chat.Refuse(chat.CodeConversationUnknown, "there is no such conversation")
+}
+
+func (w *world) MayType(context.Context, chat.UserID, chat.ConversationID) (bool, error) {
+	return true, nil
+}
+
+func (w *world) BothSaid(_ context.Context, ids []chat.ConversationID) ([]chat.ConversationID, error) {
+	return ids, nil
+}
+
 func (w *world) Do(_ context.Context, _ accounts.Caller, op string, body []byte) (handlers.Answer, error) {
 	text, err := w.do(op, body)
 	return handlers.Answer{JSON: text}, err

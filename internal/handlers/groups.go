@@ -141,7 +141,7 @@ func (s *Service) mustExist(ctx context.Context, field string, users []chat.User
 
 // Group gives a group as it is now to a member.
 func (s *Service) Group(ctx context.Context, u chat.UserID, id chat.ConversationID) (Group, error) {
-	c, m, err := s.seenBy(ctx, u, id, 0)
+	c, m, err := s.seenBy(ctx, u, id)
 	if err != nil {
 		return Group{}, err
 	}
@@ -248,11 +248,6 @@ func (s *Service) UpdateMember(ctx context.Context, u chat.UserID, id chat.Conve
 	return Change{slices.Max(seqs)}, nil
 }
 
-// errLeft refuses who has left what only members may know: what a conversation is by now.
-func errLeft() error {
-	return chat.Refuse(chat.CodeNotAMember, "you are not a member of this conversation any more")
-}
-
 // MemberView is a member as other members see it.
 type MemberView struct {
 	User       chat.UserID `json:"user_id"`
@@ -271,16 +266,16 @@ type MembersPage struct {
 
 // Members lists the members of a conversation to one of them.
 func (s *Service) Members(ctx context.Context, u chat.UserID, id chat.ConversationID, cursor string, limit int) (MembersPage, error) {
-	_, m, err := s.seenBy(ctx, u, id, 0)
+	after, limit, err := pageOf(cursor, limit, 100, 1000)
+	if err != nil {
+		return MembersPage{}, err
+	}
+	_, m, err := s.seenBy(ctx, u, id)
 	if err != nil {
 		return MembersPage{}, err
 	}
 	if !m.Present() {
 		return MembersPage{}, errLeft()
-	}
-	after, limit, err := pageOf(cursor, limit, 100, 1000)
-	if err != nil {
-		return MembersPage{}, err
 	}
 	list, err := s.store.MembersPage(ctx, id, chat.UserID(after), limit)
 	if err != nil {

@@ -98,7 +98,6 @@ func (p *page) block(ctx context.Context, seq int64) (*blocks.Block, error) {
 	if b.Last() < min(blockLast, p.last) {
 		return nil, fmt.Errorf("the store has %s up to %d only, and its head is %d", p.c.ID, b.Last(), p.c.MaxSeq)
 	}
-	p.tag.number(int64(b.Version))
 	return b, nil
 }
 
@@ -228,7 +227,8 @@ func (p *page) encode(ctx context.Context) (Answer, error) {
 	out = append(out, `,"has_more":`...)
 	out = strconv.AppendBool(out, p.hasMore)
 	p.out = append(out, '}')
-	// The blocks' versions stand for the content, the rest for what this reader sees of it.
+	// Only what this reader sees counts: a tag that moves with hidden entries, or with what came after a leave, would say that something
+	// happened there.
 	p.tag.text(p.c.ID.String())
 	p.tag.number(int64(p.reader))
 	p.tag.number(p.first)
@@ -240,6 +240,8 @@ func (p *page) encode(ctx context.Context) (Answer, error) {
 		if it.entry == nil {
 			p.tag.number(it.from)
 			p.tag.number(it.to)
+		} else {
+			p.tag.number(it.entry.Version)
 		}
 	}
 	if n := len(p.items); n > 0 {

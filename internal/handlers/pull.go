@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"tideline/internal/accounts"
 	"tideline/pkg/chat"
 	"tideline/pkg/timeline"
 )
@@ -80,16 +81,16 @@ func (r *PullRequest) validate() error {
 	return nil
 }
 
-// Pull gives messages of a conversation to a member, present or past.
-func (s *Service) Pull(ctx context.Context, u chat.UserID, r PullRequest) (Answer, error) {
+// Pull returns messages of a conversation to a member, present or past. For a former member the conversation ends with the leave.
+func (s *Service) Pull(ctx context.Context, caller accounts.Caller, r PullRequest) (Answer, error) {
 	if err := r.validate(); err != nil {
 		return Answer{}, err
 	}
-	c, m, err := s.seenBy(ctx, u, r.Conversation, r.Told)
+	c, m, err := s.seenAt(ctx, caller, r.Conversation, r.Told)
 	if err != nil {
 		return Answer{}, err
 	}
-	p := newPage(s, c, u, r.Limit)
+	p := newPage(s, c, caller.User, r.Limit)
 	p.first, p.last = m.Visible(&c)
 	switch {
 	case r.After != nil:
@@ -117,42 +118,6 @@ func (s *Service) Pull(ctx context.Context, u chat.UserID, r PullRequest) (Answe
 		p.free()
 	}
 	return pulled, err
-}
-
-// seenBy gives a conversation and the membership of a reader, as of at least the number that the reader was told of.
-func (s *Service) seenBy(ctx context.Context, u chat.UserID, id chat.ConversationID, told int64) (timeline.Conversation, timeline.Member, error) {
-	var none timeline.Member
-	c, found, err := s.views.conversation(ctx, id)
-	if err != nil {
-		return c, none, err
-	}
-	if told > c.MaxSeq {
-		wait, cancel := context.WithTimeout(ctx, toldWait)
-		err := s.heads.WaitFor(wait, id, told)
-		cancel()
-		// Whether we were told or not, the store is what answers.
-		head, there, storeErr := s.views.head(ctx, id)
-		if storeErr != nil {
-			return c, none, storeErr
-		}
-		if found = there; found {
-			c = head
-		}
-		if told > c.MaxSeq {
-			return c, none, chat.Refuse(chat.CodeUnavailable, "number %d is not stored yet", told).After(500 * time.Millisecond).Because(err)
-		}
-	}
-	if !found {
-		return c, none, chat.Refuse(chat.CodeConversationUnknown, "there is no such conversation")
-	}
-	m, found, err := s.views.member(ctx, timeline.MemberKey{Conversation: id, User: u})
-	if err != nil {
-		return c, none, err
-	}
-	if !found {
-		return c, none, chat.Refuse(chat.CodeNotAMember, "you are not a member of this conversation")
-	}
-	return c, m, nil
 }
 
 // Message is the JSON form of a message.

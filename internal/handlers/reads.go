@@ -42,7 +42,7 @@ func (s *Service) Read(ctx context.Context, caller accounts.Caller, r ReadReques
 	}
 	i := slices.IndexFunc(all, func(v summary) bool { return v.c.ID == r.Conversation })
 	if i < 0 {
-		return ReadAnswer{}, chat.Refuse(chat.CodeNotAMember, "you are not a member of this conversation")
+		return ReadAnswer{}, s.Outside(ctx, caller.User, r.Conversation)
 	}
 	v := &all[i]
 	if to := min(r.Seq, v.c.MaxSeq); to > v.mark.Seq {
@@ -139,9 +139,12 @@ func (s *Service) Receipts(ctx context.Context, u chat.UserID, id chat.Conversat
 	if len(seqs) == 0 || len(seqs) > maxReceipts {
 		return Receipts{}, chat.RefuseField(chat.CodeInvalidField, "seq", "is given %d times, 1 to %d are possible", len(seqs), maxReceipts)
 	}
-	c, m, err := s.seenBy(ctx, u, id, 0)
+	c, m, err := s.seenBy(ctx, u, id)
 	if err != nil {
 		return Receipts{}, err
+	}
+	if !m.Present() { // counts move after the leave
+		return Receipts{}, errLeft()
 	}
 	first, last := m.Visible(&c)
 	seqs = slices.DeleteFunc(slices.Clone(seqs), func(n int64) bool { return n < first || n > last })
@@ -219,13 +222,16 @@ type Reader struct {
 
 // Readers lists who has read a message.
 func (s *Service) Readers(ctx context.Context, u chat.UserID, id chat.ConversationID, seq int64, cursor string, limit int) (Readers, error) {
-	c, m, err := s.seenBy(ctx, u, id, 0)
-	if err != nil {
-		return Readers{}, err
-	}
 	after, limit, err := pageOf(cursor, limit, 100, 1000)
 	if err != nil {
 		return Readers{}, err
+	}
+	c, m, err := s.seenBy(ctx, u, id)
+	if err != nil {
+		return Readers{}, err
+	}
+	if !m.Present() { // marks move after the leave
+		return Readers{}, errLeft()
 	}
 	asked, err := s.store.Receipt(ctx, id, []int64{seq})
 	if err != nil {
@@ -244,7 +250,7 @@ func (s *Service) Readers(ctx context.Context, u chat.UserID, id chat.Conversati
 	for _, r := range list {
 		if r.User != asked[0].Sender && (len(asked[0].Recipients) == 0 || slices.Contains(asked[0].Recipients, r.User)) {
 			ids[r.User] = true
-			out.Readers = append(out.Readers, Reader{r.User, min(r.Seq, last)}) // who has left is not told how far it goes on
+			out.Readers = append(out.Readers, Reader{r.User, min(r.Seq, last)})
 		}
 	}
 	if len(list) == limit {

@@ -13,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/twmb/franz-go/pkg/kfake"
 
+	"tideline/internal/accounts"
 	"tideline/internal/heads"
 	"tideline/internal/kafka"
 	"tideline/internal/sender"
@@ -258,7 +259,7 @@ func (r *rig) until(what string, met func() bool) {
 
 func (r *rig) pull(u chat.UserID, request PullRequest) string {
 	r.t.Helper()
-	p, err := r.Pull(r.t.Context(), u, request)
+	p, err := r.Pull(r.t.Context(), accounts.Caller{User: u}, request)
 	if err != nil {
 		r.t.Fatal(err)
 	}

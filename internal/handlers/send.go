@@ -3,6 +3,7 @@ package handlers
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"strconv"
 
 	"github.com/google/uuid"
@@ -46,9 +47,12 @@ func (s *Service) Send(ctx context.Context, u chat.UserID, r SendRequest) (Sent,
 	if err := c.Validate(); err != nil {
 		return Sent{}, inRequest(err)
 	}
+	if ofOthers(u, r.Conversation) {
+		return Sent{}, errUnknown()
+	}
 	o, err := s.sender.Send(ctx, c)
 	if err != nil {
-		return Sent{}, inRequest(err)
+		return Sent{}, s.judged(ctx, u, r.Conversation, err)
 	}
 	if !o.Numbered {
 		return Sent{Conversation: r.Conversation, Status: "accepted", ClientMsgID: r.ClientMsgID}, nil
@@ -76,6 +80,10 @@ func (s *Service) commands(ctx context.Context, list []*chat.Command) ([]int64, 
 		if err := c.Validate(); err != nil {
 			return nil, inRequest(err)
 		}
+	}
+	u, id := list[0].Sender, list[0].Conversation
+	if ofOthers(u, id) {
+		return nil, errUnknown()
 	}
 	pending := make([]*sender.Pending, 0, len(list))
 	var fault error
@@ -106,7 +114,7 @@ func (s *Service) commands(ctx context.Context, list []*chat.Command) ([]int64, 
 		}
 	}
 	if fault != nil {
-		return nil, inRequest(fault)
+		return nil, s.judged(ctx, u, id, fault)
 	}
 	if err := s.applied(ctx, list, last); err != nil {
 		return nil, err
@@ -197,16 +205,34 @@ func (s *Service) ByClientID(ctx context.Context, u chat.UserID, id chat.Convers
 	if err := chat.ValidateClientMsgID(clientMsgID); err != nil {
 		return ClientOutcome{}, err
 	}
+	if ofOthers(u, id) {
+		return ClientOutcome{}, errUnknown()
+	}
 	numbered, rejection, err := s.store.Outcome(ctx, id, u, clientMsgID)
 	switch {
 	case err != nil:
 		return ClientOutcome{}, err
 	case numbered != nil:
 		return ClientOutcome{Status: "numbered", Seq: numbered.Seq, MessageID: strconv.FormatInt(numbered.MessageID, 10), SentAt: numbered.SentAt}, nil
-	case rejection != nil:
+	case rejection == nil && id.HasPeer(u): // a private conversation begins with a command of one of its people
+		return ClientOutcome{Status: "unknown"}, nil
+	case rejection != nil && rejection.Code != chat.CodeNotAMember && rejection.Code != chat.CodeConversationUnknown:
 		return ClientOutcome{Status: "rejected", Code: rejection.Code, Message: rejection.Message}, nil
 	}
-	return ClientOutcome{Status: "unknown"}, nil
+	// What is left depends on the membership, as every call does.
+	var refusal *chat.Error
+	if outside := s.Outside(ctx, u, id); !errors.As(outside, &refusal) {
+		return ClientOutcome{}, outside
+	}
+	switch {
+	case rejection == nil && refusal.Code == chat.CodeConversationUnknown:
+		return ClientOutcome{}, refusal
+	case rejection == nil:
+		return ClientOutcome{Status: "unknown"}, nil
+	case refusal.Code == chat.CodeConversationUnknown:
+		return ClientOutcome{Status: "rejected", Code: refusal.Code, Message: refusal.Message}, nil
+	}
+	return ClientOutcome{Status: "rejected", Code: rejection.Code, Message: rejection.Message}, nil
 }
 
 // ClientOutcome is what became of a command: numbered, rejected or unknown.

@@ -49,6 +49,8 @@ type Store interface {
 	PeerMarks(ctx context.Context, u chat.UserID) (map[chat.ConversationID]int64, error)
 	Receipt(ctx context.Context, c chat.ConversationID, seqs []int64) ([]timeline.ReceiptQuestion, error)
 	Outcome(ctx context.Context, c chat.ConversationID, sender chat.UserID, clientMsgID string) (*seq.Numbered, *chat.Rejection, error)
+	// BothSaid returns those of some private conversations in which both people have said something.
+	BothSaid(ctx context.Context, ids []chat.ConversationID) ([]chat.ConversationID, error)
 	UsersExist(ctx context.Context, users []chat.UserID) ([]chat.UserID, error)
 	SearchUsers(ctx context.Context, begins string, limit int) ([]sqlstore.User, error)
 	UpdateUser(ctx context.Context, id chat.UserID, nickname, avatarURL *string, at int64) (bool, error)
@@ -95,8 +97,10 @@ type Service struct {
 	views    *views
 	profiles *profiles
 	raised   *raised
-	writers  *crowd.Loader[struct{}, writersAt]
-	now      func() time.Time
+
+	outsiders *outsiders
+	writers   *crowd.Loader[struct{}, writersAt]
+	now       func() time.Time
 }
 
 // Parts are what a Service is made of.
@@ -125,6 +129,7 @@ func New(p Parts) *Service {
 	s.views = newViews(p.Store, p.Heads.Fresh)
 	s.profiles = newProfiles(p.Store)
 	s.raised = newRaised()
+	s.outsiders = newOutsiders()
 	s.writers = crowd.New(1, 1, s.writersAt)
 	p.Heads.Subscribe(s.take)
 	p.Heads.OnGap(func() {

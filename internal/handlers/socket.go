@@ -19,7 +19,7 @@ func (s *Service) Do(ctx context.Context, caller accounts.Caller, op string, bod
 		if err := Decode(body, &r); err != nil {
 			return Answer{}, err
 		}
-		return s.Pull(ctx, caller.User, r)
+		return s.Pull(ctx, caller, r)
 	case "sync":
 		return run(body, func(r SyncRequest) (SyncAnswer, error) { return s.Sync(ctx, caller.User, r) })
 	case "read":

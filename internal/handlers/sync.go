@@ -137,7 +137,7 @@ func (s *Service) peerMarks(ctx context.Context, u chat.UserID, peers []timeline
 
 // Conversation gives one conversation to a member.
 func (s *Service) Conversation(ctx context.Context, u chat.UserID, id chat.ConversationID) (Conversation, error) {
-	c, m, err := s.seenBy(ctx, u, id, 0)
+	c, m, err := s.seenBy(ctx, u, id)
 	if err != nil {
 		return Conversation{}, err
 	}

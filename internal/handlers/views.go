@@ -3,6 +3,7 @@ package handlers
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,7 +20,8 @@ type views struct {
 
 	mu            sync.Mutex // guards what follows
 	conversations map[chat.ConversationID]timeline.Conversation
-	members       map[timeline.MemberKey]timeline.Member // the zero Member for those who are none
+	members       map[timeline.MemberKey]timeline.Member
+	watchers      map[timeline.MemberKey][]chan struct{} // closed when a change of the membership is told
 	headLoads     map[chat.ConversationID]*headLoad      // under way
 	memberLoads   map[*memberLoad]struct{}               // under way
 	waiting       *memberLoad                            // not begun
@@ -31,7 +33,7 @@ const maxViews = 100_000
 func newViews(store timeline.Reader, fresh func() bool) *views {
 	return &views{
 		store: store, fresh: fresh, conversations: map[chat.ConversationID]timeline.Conversation{}, members: map[timeline.MemberKey]timeline.Member{},
-		headLoads: map[chat.ConversationID]*headLoad{}, memberLoads: map[*memberLoad]struct{}{},
+		watchers: map[timeline.MemberKey][]chan struct{}{}, headLoads: map[chat.ConversationID]*headLoad{}, memberLoads: map[*memberLoad]struct{}{},
 	}
 }
 
@@ -62,6 +64,29 @@ func (v *views) take(n chat.Notify) {
 			if l.keys[k] {
 				l.keys[k] = false
 			}
+		}
+		for _, changed := range v.watchers[k] {
+			close(changed)
+		}
+		delete(v.watchers, k)
+	}
+}
+
+// watch returns a channel that is closed when a change of a membership is told from now on. The caller calls forget afterwards.
+func (v *views) watch(k timeline.MemberKey) (changed <-chan struct{}, forget func()) {
+	c := make(chan struct{})
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.watchers[k] = append(v.watchers[k], c)
+	return c, func() {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		list := v.watchers[k]
+		if i := slices.Index(list, c); i >= 0 {
+			v.watchers[k] = slices.Delete(list, i, i+1)
+		}
+		if len(v.watchers[k]) == 0 {
+			delete(v.watchers, k)
 		}
 	}
 }
@@ -214,7 +239,7 @@ func (v *views) member(ctx context.Context, k timeline.MemberKey) (timeline.Memb
 	v.mu.Lock()
 	if m, there := v.members[k]; there && trust {
 		v.mu.Unlock()
-		return m, m.User != 0, nil
+		return m, true, nil
 	}
 	l := v.waiting
 	if l == nil {
@@ -281,9 +306,11 @@ func (v *views) loadMembers(ctx context.Context, l *memberLoad) {
 	if len(v.members)+len(keys) > maxViews {
 		clear(v.members)
 	}
+	// That somebody is no member is not remembered: what strangers ask for would displace what members need, and a membership that begins
+	// must be seen at once.
 	for k, current := range l.keys {
-		if current {
-			v.members[k] = l.found[k]
+		if m, there := l.found[k]; current && there {
+			v.members[k] = m
 		}
 	}
 }

@@ -48,6 +48,9 @@ func (c *conn) auth(r *request) {
 	}
 	c.mu.Lock()
 	again, before := c.authed, c.caller
+	if c.hello != nil {
+		caller.Address = c.hello.address
+	}
 	if again && before.User == caller.User && before.Session == caller.Session {
 		c.caller.ExpiresAt = caller.ExpiresAt
 	}

@@ -173,7 +173,11 @@ func (p *Pusher) TakeMark(m chat.ReadMark) {
 	s.mu.RUnlock()
 	for _, a := range read {
 		for _, c := range p.index.connectionsOf(a.Sender) {
-			c.unasked(func(o *outbox) { o.receipt(place{m.Conversation, a.Seq}) })
+			c.unasked(func(o *outbox) {
+				if c.membership(m.Conversation) != nil { // who has left hears no more
+					o.receipt(place{m.Conversation, a.Seq})
+				}
+			})
 		}
 	}
 }

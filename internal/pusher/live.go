@@ -2,6 +2,7 @@ package pusher
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 
@@ -41,7 +42,8 @@ func (c *conn) watchList(body []byte) ([]chat.ConversationID, error) {
 	return r.Conversations, nil
 }
 
-// watch lets the connection hear who types in conversations, and whether the peers of private ones are online.
+// watch lets the connection hear who types in conversations, and whether the peers of those private ones are online in which both people
+// have said something.
 func (c *conn) watch(ctx context.Context, body []byte) (any, error) {
 	list, err := c.watchList(body)
 	if err != nil {
@@ -49,11 +51,15 @@ func (c *conn) watch(ctx context.Context, body []byte) (any, error) {
 	}
 	c.mu.Lock()
 	user := c.caller.User
-	var fresh []chat.ConversationID
+	var fresh, begun []chat.ConversationID
 	for _, id := range list {
-		if c.membership(id) == nil && !id.HasPeer(user) {
+		member := c.membership(id) != nil
+		if !member && !id.HasPeer(user) {
 			c.mu.Unlock()
-			return nil, chat.RefuseField(chat.CodeNotAMember, "conversation_ids", "you are not a member of %s", id)
+			return nil, inList(c.p.door.Outside(ctx, user, id))
+		}
+		if member && peerOf(id, user) != 0 {
+			begun = append(begun, id)
 		}
 		if !slices.Contains(c.watched, id) && !slices.Contains(fresh, id) {
 			fresh = append(fresh, id)
@@ -68,23 +74,19 @@ func (c *conn) watch(ctx context.Context, body []byte) (any, error) {
 	c.mu.Unlock()
 	for _, id := range fresh {
 		c.p.index.watch(c, id, true)
-		c.p.people.watch(c, peerOf(id, user))
 	}
-	c.mu.Lock()
-	gone := c.gone
-	c.mu.Unlock()
-	if gone { // what forgets connections may not have seen these
-		for _, id := range fresh {
-			c.p.index.watch(c, id, false)
-			c.p.people.unwatch(c, peerOf(id, user))
-		}
-		return nil, errGone
+	known, err := c.p.door.BothSaid(ctx, begun)
+	if err != nil {
+		c.p.log.Debug("which peers have said something is not known", "err", err)
+		known = nil // as while presence is not known: the client may watch again
 	}
 	var peers []chat.UserID
-	for _, id := range list {
-		if peer := peerOf(id, user); peer != 0 {
-			peers = append(peers, peer)
-		}
+	for _, id := range known {
+		peers = append(peers, peerOf(id, user))
+		c.p.people.watch(c, peerOf(id, user))
+	}
+	if c.stillWatches(list) != nil {
+		return nil, errGone
 	}
 	if len(peers) == 0 {
 		return out, nil
@@ -99,6 +101,34 @@ func (c *conn) watch(ctx context.Context, body []byte) (any, error) {
 		c.p.people.learn(u, online[u])
 	}
 	return out, nil
+}
+
+// stillWatches takes out of the indexes what ended while a watch entered it there: what forgets connections and memberships may not have
+// seen it. The error says that the connection has ended.
+func (c *conn) stillWatches(list []chat.ConversationID) error {
+	c.mu.Lock()
+	user, gone := c.caller.User, c.gone
+	ended := slices.DeleteFunc(slices.Clone(list), func(id chat.ConversationID) bool { return !gone && slices.Contains(c.watched, id) })
+	c.mu.Unlock()
+	for _, id := range ended {
+		c.p.index.watch(c, id, false)
+		c.p.people.unwatch(c, peerOf(id, user))
+	}
+	if gone {
+		return errGone
+	}
+	return nil
+}
+
+// inList names the field of a refusal about one of the conversations of a watch.
+func inList(err error) error {
+	var e *chat.Error
+	if !errors.As(err, &e) || chat.ReasonFor(e.Code).Retryable {
+		return err
+	}
+	named := *e
+	named.Field = "conversation_ids"
+	return &named
 }
 
 func (c *conn) unwatch(body []byte) (any, error) {
@@ -132,9 +162,9 @@ type typingRequest struct {
 	Conversation chat.ConversationID `json:"conversation_id"`
 }
 
-// typing tells those who watch a conversation that its sender types. More of it than anybody could see is dropped, without
-// a word: it is not worth a refusal.
-func (c *conn) typing(body []byte) (any, error) {
+// typing tells those who watch a conversation that its sender types. What is said too often, in a conversation that is too large or by a
+// member who may not speak is dropped without a word: it is not worth a refusal.
+func (c *conn) typing(ctx context.Context, body []byte) (any, error) {
 	var r typingRequest
 	if err := handlers.Decode(body, &r); err != nil {
 		return nil, err
@@ -145,16 +175,20 @@ func (c *conn) typing(body []byte) (any, error) {
 	now := c.p.clock()
 	c.mu.Lock()
 	user := c.caller.User
-	member := c.membership(r.Conversation) != nil || r.Conversation.HasPeer(user)
 	soon := c.lastTyping != 0 && now-c.lastTyping < c.p.cfg.TypingEvery
-	if member && !soon {
-		c.lastTyping = max(now, 1)
-	}
+	outside := c.membership(r.Conversation) == nil && !r.Conversation.HasPeer(user)
 	c.mu.Unlock()
-	if !member {
-		return nil, chat.Refuse(chat.CodeNotAMember, "you are not a member of %s", r.Conversation)
+	if soon && !outside {
+		return nil, nil
 	}
-	if !soon {
+	may, err := c.p.door.MayType(ctx, user, r.Conversation)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	c.lastTyping = max(now, 1)
+	c.mu.Unlock()
+	if may {
 		c.p.presence.Tell(presence.Signal{Kind: presence.Typing, User: user, Conversation: &r.Conversation})
 	}
 	return nil, nil

@@ -29,6 +29,12 @@ type Requests interface {
 	Authenticate(ctx context.Context, token string) (accounts.Caller, error)
 	// Do runs an operation: send, pull, sync or read, with the fields that it has over HTTP.
 	Do(ctx context.Context, caller accounts.Caller, op string, body []byte) (handlers.Answer, error)
+	// Outside returns the refusal of a user who was found not to be a member of a conversation.
+	Outside(ctx context.Context, u chat.UserID, id chat.ConversationID) error
+	// MayType reports whether others are told that a member types; the error refuses those who are no members.
+	MayType(ctx context.Context, u chat.UserID, id chat.ConversationID) (bool, error)
+	// BothSaid returns those of some private conversations in which both people have said something.
+	BothSaid(ctx context.Context, ids []chat.ConversationID) ([]chat.ConversationID, error)
 }
 
 // Memberships gives all memberships of a user, with the heads of their conversations.

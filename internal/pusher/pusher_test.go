@@ -320,9 +320,17 @@ func TestLive_TypingAndPresenceReachThoseWhoWatch(t *testing.T) {
 	if err := json.Unmarshal(s.Result, &w); err != nil || w.Watched != 2 || len(w.Presence) != 1 || w.Presence[0] != (PersonOnline{8, false}) {
 		t.Fatalf("watching %s, %v", s.Result, err)
 	}
-	if s := seven.ask("watch", map[string]any{"conversation_ids": []string{"g-2"}}); s.Error == nil || s.Error.Code != chat.CodeNotAMember {
+	if s := seven.ask("watch", map[string]any{"conversation_ids": []string{"g-2"}}); s.Error == nil || s.Error.Code != chat.CodeConversationUnknown || s.Error.Field != "conversation_ids" {
 		t.Fatalf("watching a foreign group was answered %+v", s)
 	}
+	r.door.mu.Lock()
+	r.door.mayType = func(_ chat.UserID, id chat.ConversationID) (bool, error) {
+		if id == group(9) {
+			return false, chat.Refuse(chat.CodeConversationUnknown, "there is no such conversation")
+		}
+		return true, nil
+	}
+	r.door.mu.Unlock()
 	eight := r.login("8")
 	if s := seven.hearOp("presence"); s.Items[0]["user_id"] != "8" || s.Items[0]["online"] != true {
 		t.Fatalf("told %+v", s)
@@ -335,7 +343,7 @@ func TestLive_TypingAndPresenceReachThoseWhoWatch(t *testing.T) {
 	if s := seven.hearOp("typing"); len(s.Items) != 1 || s.Items[0]["conversation_id"] != "g-1" || s.Items[0]["user_id"] != "8" {
 		t.Fatalf("told %+v", s)
 	}
-	if s := eight.ask("typing", map[string]any{"conversation_id": "g-9"}); s.Error == nil || s.Error.Code != chat.CodeNotAMember {
+	if s := eight.ask("typing", map[string]any{"conversation_id": "g-9"}); s.Error == nil || s.Error.Code != chat.CodeConversationUnknown {
 		t.Fatalf("typing in a foreign group was answered %+v", s)
 	}
 	_ = eight.ws.Close()

@@ -122,15 +122,15 @@ func (c *conn) handle(r request, authed, crowded bool) (over bool) {
 		c.reply(&r, pong{ServerTime: time.Now().UnixMilli()}, nil)
 	case crowded:
 		c.reply(&r, nil, chat.Refuse(chat.CodeOverloaded, "more than %d requests of this connection are in flight", c.p.cfg.InFlight).After(100*time.Millisecond))
-	case r.op == "typing":
-		result, err := c.typing(r.body)
-		c.reply(&r, result, err)
 	case r.op == "unwatch":
 		result, err := c.unwatch(r.body)
 		c.reply(&r, result, err)
 	case r.op == "watch":
 		_, here := c.begin(nil)
 		return hand(here, func() { c.work(&r, c.watch) })
+	case r.op == "typing":
+		_, here := c.begin(nil)
+		return hand(here, func() { c.work(&r, c.typing) })
 	case r.op == "send":
 		// What is said on one connection is numbered in the order in which it was said.
 		if start, here := c.begin(&r); start {

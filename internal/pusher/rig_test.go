@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -47,6 +48,9 @@ type door struct {
 	expires map[string]time.Time
 	fault   error
 	do      func(ctx context.Context, c accounts.Caller, op string, body []byte) (json.RawMessage, error)
+	outside func(u chat.UserID, id chat.ConversationID) error         // nil: nobody was ever a member of anything else
+	mayType func(u chat.UserID, id chat.ConversationID) (bool, error) // nil: everybody may
+	silent  map[chat.ConversationID]bool                              // in which not both have said something
 }
 
 func (d *door) Authenticate(_ context.Context, token string) (accounts.Caller, error) {
@@ -77,6 +81,34 @@ func (d *door) Do(ctx context.Context, c accounts.Caller, op string, body []byte
 	d.mu.Unlock()
 	text, err := do(ctx, c, op, body)
 	return handlers.Answer{JSON: text}, err
+}
+
+// Outside refuses as though the user had never been a member of anything else, unless the test says otherwise.
+func (d *door) Outside(_ context.Context, u chat.UserID, id chat.ConversationID) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.outside == nil {
+		return chat.Refuse(chat.CodeConversationUnknown, "there is no such conversation")
+	}
+	return d.outside(u, id)
+}
+
+// MayType lets everyone type, unless the test says otherwise.
+func (d *door) MayType(_ context.Context, u chat.UserID, id chat.ConversationID) (bool, error) {
+	d.mu.Lock()
+	mayType := d.mayType
+	d.mu.Unlock()
+	if mayType == nil {
+		mayType = func(chat.UserID, chat.ConversationID) (bool, error) { return true, nil }
+	}
+	return mayType(u, id)
+}
+
+// BothSaid is true of all conversations that are not silent.
+func (d *door) BothSaid(_ context.Context, ids []chat.ConversationID) ([]chat.ConversationID, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(ids), func(id chat.ConversationID) bool { return d.silent[id] }), nil
 }
 
 type store struct {

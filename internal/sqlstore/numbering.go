@@ -34,6 +34,7 @@ func (s *Store) Load(ctx context.Context, need seq.Need) (seq.Loaded, error) {
 	for _, c := range conversations {
 		out.Conversations = append(out.Conversations, seq.Conversation{
 			ID: c.ID, MaxSeq: c.MaxSeq, Ordinal: c.Ordinal, MemberCount: c.MemberCount, Dissolved: c.DissolvedSeq > 0,
+			HistoryVisible: c.HistoryVisible,
 		})
 	}
 	keys := make([]timeline.MemberKey, len(need.Members))

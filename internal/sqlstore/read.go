@@ -341,6 +341,33 @@ func (s *Store) PeerMarks(ctx context.Context, u chat.UserID) (map[chat.Conversa
 	return out, err
 }
 
+// BothSaid returns those of some private conversations in which both people have sent a message: their two rows of members, and for each
+// the first entry of the index timeline_client. The inner select is a value and not an EXISTS, which MariaDB may turn into a join that
+// reads the whole timeline.
+func (s *Store) BothSaid(ctx context.Context, ids []chat.ConversationID) ([]chat.ConversationID, error) {
+	said := map[chat.ConversationID]int{}
+	var both []chat.ConversationID
+	err := chunks(ids, maxTerms, func(part []chat.ConversationID) error {
+		return s.query(ctx, "looking for who has said something", fmt.Sprintf("SELECT m.conversation_id FROM members m WHERE m.conversation_id IN (%s)"+
+			" AND (SELECT t.kind FROM timeline t WHERE t.conversation_id = m.conversation_id AND t.sender_id = m.user_id AND t.kind = %d LIMIT 1) IS NOT NULL",
+			placeholders(len(part)), chat.KindMessage), idArgs(part), func(r *sql.Rows) error {
+			var id []byte
+			if err := r.Scan(&id); err != nil {
+				return err
+			}
+			c, err := chat.ConversationIDFromBytes(id)
+			if err != nil {
+				return err
+			}
+			if said[c]++; said[c] == 2 && c.Kind == chat.KindPrivate {
+				both = append(both, c)
+			}
+			return nil
+		})
+	})
+	return both, err
+}
+
 // Readers implements timeline.Reader: a range of the primary key, because pages are in the order of users.
 func (s *Store) Readers(ctx context.Context, c chat.ConversationID, seq int64, after chat.UserID, limit int) ([]timeline.MemberMark, error) {
 	return s.memberMarks(ctx, "listing readers",

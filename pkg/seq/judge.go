@@ -32,7 +32,7 @@ func (b *Batch) judgePrivate(c *conversation, cmd *chat.Command) (*chat.Event, *
 			}
 		}
 	}
-	return b.judgeSaying(c, cmd, chat.RoleMember)
+	return b.judgeSaying(c, cmd, &Member{Role: chat.RoleMember})
 }
 
 func (b *Batch) judgeGroup(c *conversation, cmd *chat.Command, now int64) (*chat.Event, *chat.Error) {
@@ -54,7 +54,7 @@ func (b *Batch) judgeGroup(c *conversation, cmd *chat.Command, now int64) (*chat
 	}
 	switch cmd.Type {
 	case chat.KindMessage, chat.KindEdit, chat.KindRecall:
-		return b.judgeSaying(c, cmd, sender.Role)
+		return b.judgeSaying(c, cmd, sender)
 	case chat.KindJoin:
 		return b.judgeJoin(c, cmd, sender)
 	case chat.KindLeave:
@@ -68,6 +68,10 @@ func (b *Batch) judgeGroup(c *conversation, cmd *chat.Command, now int64) (*chat
 	case chat.KindUpdate:
 		if rank(sender.Role) < rank(chat.RoleAdmin) {
 			return nil, chat.Refuse(chat.CodeForbidden, "only the owner and admins change the group")
+		}
+		if cmd.Update.HistoryVisible != nil && sender.Role != chat.RoleOwner {
+			// An admin who joined late could otherwise read what was said before.
+			return nil, chat.RefuseField(chat.CodeForbidden, "update.history_visible", "only the owner changes history_visible")
 		}
 		return &chat.Event{Update: cmd.Update}, nil
 	case chat.KindDissolve:
@@ -90,7 +94,7 @@ func rank(r chat.Role) int {
 }
 
 // judgeSaying judges messages, edits and recalls.
-func (b *Batch) judgeSaying(c *conversation, cmd *chat.Command, role chat.Role) (*chat.Event, *chat.Error) {
+func (b *Batch) judgeSaying(c *conversation, cmd *chat.Command, sender *Member) (*chat.Event, *chat.Error) {
 	switch cmd.Type {
 	case chat.KindMessage:
 		if cmd.Message.ReplyTo > c.MaxSeq {
@@ -98,7 +102,7 @@ func (b *Batch) judgeSaying(c *conversation, cmd *chat.Command, role chat.Role) 
 		}
 		return &chat.Event{Message: cmd.Message}, nil
 	case chat.KindEdit:
-		t, refusal := b.aim(c, cmd.Edit.TargetSeq)
+		t, refusal := b.aim(c, cmd.Sender, sender, cmd.Edit.TargetSeq)
 		if refusal != nil {
 			return nil, refusal
 		}
@@ -111,11 +115,11 @@ func (b *Batch) judgeSaying(c *conversation, cmd *chat.Command, role chat.Role) 
 		}
 		return &chat.Event{Edit: &chat.Edit{TargetSeq: t.Seq, Content: content}}, nil
 	case chat.KindRecall:
-		t, refusal := b.aim(c, cmd.Recall.TargetSeq)
+		t, refusal := b.aim(c, cmd.Sender, sender, cmd.Recall.TargetSeq)
 		if refusal != nil {
 			return nil, refusal
 		}
-		if t.Sender != cmd.Sender && rank(role) < rank(chat.RoleAdmin) {
+		if t.Sender != cmd.Sender && rank(sender.Role) < rank(chat.RoleAdmin) {
 			return nil, chat.Refuse(chat.CodeForbidden, "only the sender, the owner and admins recall a message")
 		}
 		return &chat.Event{Recall: cmd.Recall}, nil
@@ -123,15 +127,16 @@ func (b *Batch) judgeSaying(c *conversation, cmd *chat.Command, role chat.Role) 
 	return nil, chat.RefuseField(chat.CodeUnsupported, "type", "%s is not known here", cmd.Type)
 }
 
-// aim finds the message that an edit or a recall is about.
-func (b *Batch) aim(c *conversation, seq int64) (Target, *chat.Error) {
+// aim finds the message that an edit or a recall is about. A number that its sender may not see is refused as one that is no message:
+// the refusal must not say what is there.
+func (b *Batch) aim(c *conversation, user chat.UserID, sender *Member, seq int64) (Target, *chat.Error) {
 	t, found := c.target(seq)
 	if !found {
 		t, found = b.targets[TargetKey{c.ID, seq}]
 		t.Recalled = t.Recalled || c.recalled[seq]
 	}
 	switch {
-	case !found || t.Kind != chat.KindMessage:
+	case !found || t.Kind != chat.KindMessage || seq < sender.JoinSeq && !c.HistoryVisible || !t.visibleTo(user):
 		return Target{}, chat.Refuse(chat.CodeMessageUnknown, "number %d is not a message of this conversation", seq)
 	case t.Recalled:
 		return Target{}, chat.Refuse(chat.CodeRecalled, "the message was recalled")

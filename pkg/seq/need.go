@@ -10,6 +10,10 @@ type asked struct {
 	users         map[chat.UserID]bool
 	targets       map[TargetKey]bool
 	ids           map[idKey]bool
+
+	// outsider is set while a command is looked at whose sender is not known to be or to have been a member. What it needs is asked for
+	// whatever is in memory: otherwise the time of the refusal says whether the conversation exists and is in use.
+	outsider bool
 }
 
 func newAsked(need *Need) *asked {
@@ -35,7 +39,7 @@ func (a *asked) user(u chat.UserID) {
 
 func (a *asked) member(c *conversation, u chat.UserID) {
 	k := MemberKey{c.ID, u}
-	if c.members[u] == nil && !a.members[k] {
+	if (c.members[u] == nil || a.outsider) && !a.members[k] {
 		a.members[k] = true
 		a.need.Members = append(a.need.Members, k)
 	}
@@ -43,12 +47,13 @@ func (a *asked) member(c *conversation, u chat.UserID) {
 
 // command asks for everything that a valid command may need, whatever comes before it in the batch.
 func (a *asked) command(c *conversation, cmd *chat.Command) {
-	if !c.loaded && !a.conversations[c.ID] {
+	a.outsider = c.ID.Kind != chat.KindPrivate && cmd.Type != chat.KindCreate && !c.members[cmd.Sender].known()
+	if (!c.loaded || a.outsider) && !a.conversations[c.ID] {
 		a.conversations[c.ID] = true
 		a.need.Conversations = append(a.need.Conversations, c.ID)
 	}
 	if c.ID.Kind == chat.KindPrivate {
-		if !c.loaded || c.MaxSeq == 0 {
+		if (!c.loaded || c.MaxSeq == 0) && c.ID.HasPeer(cmd.Sender) {
 			low, high, _ := c.ID.Peers()
 			a.user(low)
 			a.user(high)
@@ -86,7 +91,7 @@ func (a *asked) command(c *conversation, cmd *chat.Command) {
 
 func (a *asked) target(c *conversation, seq int64) {
 	k := TargetKey{c.ID, seq}
-	if _, here := c.target(seq); !here && !a.targets[k] {
+	if _, here := c.target(seq); (!here || a.outsider) && !a.targets[k] {
 		a.targets[k] = true
 		a.need.Targets = append(a.need.Targets, k)
 	}
@@ -100,7 +105,11 @@ func (b *Batch) learn(loaded Loaded) error {
 		rows[row.ID] = row
 	}
 	for _, id := range b.need.Conversations {
-		if err := m.conversation(id).load(rows[id]); err != nil {
+		c := m.conversation(id)
+		if c.loaded {
+			continue // asked for an outsider; what is in memory is newer
+		}
+		if err := c.load(rows[id]); err != nil {
 			return err
 		}
 	}
@@ -109,8 +118,12 @@ func (b *Batch) learn(loaded Loaded) error {
 		members[row.MemberKey] = row
 	}
 	for _, k := range b.need.Members {
+		c := m.conversation(k.Conversation)
+		if c.members[k.User] != nil {
+			continue
+		}
 		row, found := members[k]
-		m.conversation(k.Conversation).loadMember(k, row, found)
+		c.loadMember(k, row, found)
 		m.entries++
 	}
 	for _, u := range loaded.Users {

@@ -113,11 +113,15 @@ func (c *conversation) apply(f *fact) {
 	}
 	switch e := f.event; e.Kind {
 	case chat.KindCreate:
-		c.MemberCount = 1 + len(e.Create.Members)
+		c.MemberCount, c.HistoryVisible = 1+len(e.Create.Members), e.Create.HistoryVisible
 	case chat.KindJoin:
 		c.MemberCount += len(e.Join.Users)
 	case chat.KindLeave:
 		c.MemberCount -= len(e.Leave.Users)
+	case chat.KindUpdate:
+		if v := e.Update.HistoryVisible; v != nil {
+			c.HistoryVisible = *v
+		}
 	case chat.KindDissolve:
 		c.Dissolved = true
 	}
@@ -180,6 +184,9 @@ func changeMember(m *Member, e *chat.Event) {
 		}
 	}
 }
+
+// known reports whether a membership is in memory and there is or was one.
+func (m *Member) known() bool { return m != nil && m.ChangedSeq > 0 }
 
 func contains(ids []chat.UserID, u chat.UserID) bool {
 	for _, id := range ids {

@@ -73,6 +73,8 @@ type Conversation struct {
 	Ordinal     int64
 	MemberCount int
 	Dissolved   bool
+	// HistoryVisible tells that members may read what was said before they joined.
+	HistoryVisible bool
 }
 
 // Member is what numbering needs to know of a membership; those that ended are given too, with Left set.
@@ -93,6 +95,11 @@ type Target struct {
 	Sender     chat.UserID
 	Recipients []chat.UserID
 	Recalled   bool // or a tombstone
+}
+
+// visibleTo reports whether a member may see the target: one that is addressed to a few is seen by those and its sender.
+func (t *Target) visibleTo(u chat.UserID) bool {
+	return len(t.Recipients) == 0 || t.Sender == u || contains(t.Recipients, u)
 }
 
 // Numbered is a command that was numbered before.

@@ -24,13 +24,15 @@ type event struct {
 	inbound    int64 // -1 where it is not known
 	recipients []chat.UserID
 	users      []chat.UserID
+	few        []chat.UserID // of the log: where not empty, the only readers besides the sender
 
 	historyVisible *bool
 }
 
-// addressed tells whether a reader may see a message that may be addressed to a few.
+// addressed reports whether a reader may see an event. A message may be addressed to a few; an edit or a recall of one is seen by those and
+// by the message's sender.
 func (e *event) addressed(u chat.UserID) bool {
-	return len(e.recipients) == 0 || e.key.sender == u || slices.Contains(e.recipients, u)
+	return len(e.few) == 0 || e.key.sender == u || slices.Contains(e.few, u)
 }
 
 // act is a command, or a lookup of one, and what came of it.
@@ -269,8 +271,11 @@ func (c *conversation) close() {
 		if e.key.id != 0 {
 			c.logByKey[e.key] = append(c.logByKey[e.key], int32(i))
 		}
-		if e.target > 0 {
+		if e.few = e.recipients; e.target > 0 {
 			c.aims[e.target] = append(c.aims[e.target], int32(i))
+			if target := c.at(c.log, e.target); len(target) > 0 && len(target[0].recipients) > 0 {
+				e.few = append(slices.Clone(target[0].recipients), target[0].key.sender)
+			}
 		}
 	}
 	slices.SortStableFunc(c.acts, func(a, b act) int { return cmp.Compare(a.begin, b.begin) })

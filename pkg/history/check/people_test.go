@@ -120,7 +120,7 @@ func (p *platform) answer(u *person, r *room, b *history.Begin) history.End {
 	first, last, _, ok := r.range_(u.id)
 	switch {
 	case !ok:
-		return refusal(chat.CodeNotAMember)
+		return refusal(chat.CodeConversationUnknown)
 	case b.Told > int64(r.applied):
 		return refusal(chat.CodeUnavailable)
 	}
@@ -152,7 +152,13 @@ func (p *platform) answer(u *person, r *room, b *history.Begin) history.End {
 
 func (r *room) entry(u chat.UserID, seq, asOf int64) history.Entry {
 	e := r.log[seq-1]
-	if len(e.Recipients) > 0 && e.Sender != u && !slices.Contains(e.Recipients, u) {
+	few := e.Recipients
+	if e.TargetSeq > 0 {
+		if target := r.log[e.TargetSeq-1]; len(target.Recipients) > 0 {
+			few = append(slices.Clone(target.Recipients), target.Sender)
+		}
+	}
+	if len(few) > 0 && e.Sender != u && !slices.Contains(few, u) {
 		return history.Entry{Seq: seq, ToSeq: seq, Type: history.TypeVoid}
 	}
 	out := history.Entry{Seq: seq, Type: e.Kind.String(), MessageID: e.MessageID, Sender: e.Sender, ClientMsgID: e.ClientMsgID, TargetSeq: e.TargetSeq}

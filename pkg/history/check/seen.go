@@ -40,7 +40,7 @@ var complete = rule{
 	},
 }
 
-// P7 (not what I may not see): a pull shows nothing that is addressed to others, and nothing from before the reader's first
+// P7 (not what I may not see): a pull shows nothing that is addressed to others, no edit or recall of that, and nothing from before the reader's first
 // join where the group never showed history.
 var visible = rule{
 	"visible", "P7", "a pull shows nothing that its reader may not see",
@@ -51,7 +51,7 @@ var visible = rule{
 		for _, c := range l.order {
 			var few []*event
 			for i := range c.log {
-				if len(c.log[i].recipients) > 0 {
+				if len(c.log[i].few) > 0 {
 					few = append(few, &c.log[i])
 				}
 			}

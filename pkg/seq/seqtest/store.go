@@ -124,6 +124,7 @@ func (m *model) apply(e *chat.Event) {
 	}
 	switch e.Kind {
 	case chat.KindCreate:
+		c.HistoryVisible = e.Create.HistoryVisible
 		join(e.Sender, chat.RoleOwner)
 		for _, u := range e.Create.Members {
 			join(u, chat.RoleMember)
@@ -149,6 +150,10 @@ func (m *model) apply(e *chat.Event) {
 		old := m.targets[k]
 		old.Recalled = true
 		m.targets[k] = old
+	case chat.KindUpdate:
+		if v := e.Update.HistoryVisible; v != nil {
+			c.HistoryVisible = *v
+		}
 	case chat.KindDissolve:
 		c.Dissolved = true
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -134,7 +135,7 @@ func command(rng *rand.Rand, p Plan, i int) chat.Command {
 	switch k := rng.IntN(30); {
 	case k < 3 || i < 3:
 		c.Sender = people[0]
-		c.Type, c.Create = chat.KindCreate, &chat.Create{Name: "a group", Members: []chat.UserID{who()}}
+		c.Type, c.Create = chat.KindCreate, &chat.Create{Name: "a group", Members: []chat.UserID{who()}, HistoryVisible: rng.IntN(2) == 0}
 	case k < 6:
 		c.Sender = people[0]
 		c.Type, c.Join = chat.KindJoin, &chat.Join{Users: []chat.UserID{who(), who()}}
@@ -149,6 +150,9 @@ func command(rng *rand.Rand, p Plan, i int) chat.Command {
 		c.Type, c.Recall = chat.KindRecall, &chat.Recall{TargetSeq: 1 + rng.Int64N(20)}
 	case k < 15:
 		c.Type, c.Edit = chat.KindEdit, &chat.Edit{TargetSeq: 1 + rng.Int64N(20), Content: json.RawMessage(`{"text":"edited"}`)}
+	case k < 16:
+		visible := rng.IntN(2) == 0
+		c.Type, c.Update = chat.KindUpdate, &chat.Update{HistoryVisible: &visible}
 	default:
 		c.Type, c.Message = chat.KindMessage, text(rng, fmt.Sprintf("message %d", i))
 		if rng.IntN(8) == 0 {
@@ -242,6 +246,16 @@ func check(ctx context.Context, t *testing.T, w World, commands []chat.Command) 
 		}
 		if e.Kind == chat.KindRecall && m.targets[seq.TargetKey{Conversation: e.Conversation, Seq: e.TargetSeq()}].Recalled {
 			t.Errorf("%s/%d recalls %d a second time", e.Conversation, e.Seq, e.TargetSeq())
+		}
+		if e.Kind == chat.KindUpdate && e.Update.HistoryVisible != nil && sender.Role != chat.RoleOwner {
+			t.Errorf("%s/%d: %s changed history_visible as %s", e.Conversation, e.Seq, e.Sender, sender.Role)
+		}
+		if n := e.TargetSeq(); n > 0 {
+			target := m.targets[seq.TargetKey{Conversation: e.Conversation, Seq: n}]
+			addressed := len(target.Recipients) == 0 || target.Sender == e.Sender || slices.Contains(target.Recipients, e.Sender)
+			if !addressed || e.Conversation.Kind == chat.KindGroup && n < sender.JoinSeq && !before.HistoryVisible {
+				t.Errorf("%s/%d: %s aims at %d, which it may not see", e.Conversation, e.Seq, e.Sender, n)
+			}
 		}
 		m.apply(e)
 		if byPlace[e.Conversation] == nil {

@@ -303,16 +303,15 @@ func TestOutcome_TellsWhatBecameOfASend(t *testing.T) {
 	if a := ada.get(path + escaped); a.number("seq") != seq {
 		t.Errorf("it stands at %d, and the outcome is %s", seq, a.body)
 	}
-	if s := eve.get(path + escaped).must(200).text("status"); s != "unknown" {
-		t.Errorf("what ada sent is %s to eve", s)
-	}
+	eve.get(path+escaped).refused(404, "conversation_not_found", "")
 	if s := ada.get(path + "never-sent").must(200).text("status"); s != "unknown" {
 		t.Errorf("what was never sent is %s", s)
 	}
 	rejected := words("x")
-	eve.call("POST", "/conversations/"+cid+"/messages", rejected).refused(403, "not_a_member", "")
+	eve.call("POST", "/conversations/"+cid+"/messages", rejected).refused(404, "conversation_not_found", "")
 	eventually(t, "the rejection is recorded", func() bool {
-		return eve.get(path+rejected["client_msg_id"].(string)).must(200).text("status") == "rejected"
+		a := eve.get(path + rejected["client_msg_id"].(string))
+		return a.status == 200 && a.text("status") == "rejected" && a.text("code") == "conversation_not_found" && a.text("message") == "there is no such conversation"
 	})
 	ada.get(path+strings.Repeat("a", 65)).refused(400, "invalid_field", "client_msg_id")
 	ada.get(path+"%00").refused(400, "invalid_field", "client_msg_id")

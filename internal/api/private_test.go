@@ -46,7 +46,7 @@ func TestPrivate_BeginsWithItsFirstMessage(t *testing.T) {
 func TestPrivate_IsForItsTwoPeopleOnly(t *testing.T) {
 	ada, bob, eve := join(t, "ada"), join(t, "bob"), join(t, "eve")
 	cid := between(ada, bob)
-	eve.call("POST", "/conversations/"+cid+"/messages", words("let me in")).refused(403, "not_a_member", "")
+	eve.call("POST", "/conversations/"+cid+"/messages", words("let me in")).refused(404, "conversation_not_found", "")
 	ada.say(cid, "psst")
 	ada.pull(cid, "?told=1")
 	for _, method := range []string{"GET", "POST"} {
@@ -54,14 +54,14 @@ func TestPrivate_IsForItsTwoPeopleOnly(t *testing.T) {
 		if method == "POST" {
 			body = words("let me in")
 		}
-		eve.call(method, "/conversations/"+cid+"/messages", body).refused(403, "not_a_member", "")
+		eve.call(method, "/conversations/"+cid+"/messages", body).refused(404, "conversation_not_found", "")
 	}
-	eve.get("/conversations/"+cid).refused(403, "not_a_member", "")
-	eve.get("/conversations/"+cid+"/receipts?seq=1").refused(403, "not_a_member", "")
-	eve.get("/conversations/"+cid+"/receipts/1/readers").refused(403, "not_a_member", "")
-	eve.call("PUT", "/conversations/"+cid+"/read", m{"seq": 1}).refused(403, "not_a_member", "")
-	eve.call("DELETE", "/conversations/"+cid+"/messages/1", nil).refused(403, "not_a_member", "")
-	eve.call("PATCH", "/conversations/"+cid+"/messages/1", m{"content": m{"text": "x"}}).refused(403, "not_a_member", "")
+	eve.get("/conversations/"+cid).refused(404, "conversation_not_found", "")
+	eve.get("/conversations/"+cid+"/receipts?seq=1").refused(404, "conversation_not_found", "")
+	eve.get("/conversations/"+cid+"/receipts/1/readers").refused(404, "conversation_not_found", "")
+	eve.call("PUT", "/conversations/"+cid+"/read", m{"seq": 1}).refused(404, "conversation_not_found", "")
+	eve.call("DELETE", "/conversations/"+cid+"/messages/1", nil).refused(404, "conversation_not_found", "")
+	eve.call("PATCH", "/conversations/"+cid+"/messages/1", m{"content": m{"text": "x"}}).refused(404, "conversation_not_found", "")
 	bob.call("DELETE", "/conversations/"+cid+"/messages/1", nil).refused(403, "forbidden", "")
 	if a := eve.call("POST", "/sync", m{}).must(200); strings.Contains(string(a.body), cid) {
 		t.Errorf("eve's conversations are %s", a.body)

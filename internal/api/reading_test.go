@@ -41,7 +41,7 @@ func TestRead_CountsExactlyAndNeverMovesBack(t *testing.T) {
 	bob.call("PUT", "/conversations/"+one+"/read", m{"seq": "5"}).refused(400, "invalid_field", "seq")
 	bob.call("PUT", "/conversations/"+one+"/read", m{"seq": 1.5}).refused(400, "invalid_field", "seq")
 	bob.call("PUT", "/conversations/"+one+"/read", raw(`{"seq":99999999999999999999}`)).refused(400, "invalid_field", "seq")
-	bob.call("PUT", "/conversations/g-77/read", m{"seq": 1}).refused(403, "not_a_member", "")
+	bob.call("PUT", "/conversations/g-77/read", m{"seq": 1}).refused(404, "conversation_not_found", "")
 }
 
 func TestRead_DoesNotCountNoticesNorWhatWasRecalled(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
@@ -25,11 +26,12 @@ type Store struct {
 	guard   *guard        // nil for those who wait themselves; see Guarded
 	crowds  *crowds       // the same
 	dsn     *mysql.Config // of MySQL
+	asked   *atomic.Pointer[func(what string)]
 }
 
 // Open connects to the database. It does not look at the schema: see Migrate and CheckSchema.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
-	s := &Store{timeout: cfg.Timeout, now: time.Now}
+	s := &Store{timeout: cfg.Timeout, now: time.Now, asked: new(atomic.Pointer[func(string)])}
 	switch cfg.Driver {
 	case "mysql":
 		if err := s.openMySQL(cfg); err != nil {
@@ -153,8 +155,23 @@ func (s *Store) Ping(ctx context.Context) error {
 	return nil
 }
 
+// OnQuery sets what is called before every SELECT outside a transaction, with what it is for; nil for nothing. It is called by many at once.
+// Tests count with it: what a refusal says of a conversation may lie in the statements that it took.
+func (s *Store) OnQuery(call func(what string)) {
+	if call == nil {
+		s.asked.Store(nil)
+		return
+	}
+	s.asked.Store(&call)
+}
+
 // query runs a SELECT and gives its rows one by one.
 func (s *Store) query(ctx context.Context, what, text string, args []any, each func(*sql.Rows) error) error {
+	if s.asked != nil {
+		if call := s.asked.Load(); call != nil {
+			(*call)(what)
+		}
+	}
 	return s.run(ctx, func(ctx context.Context) error { return queryOn(ctx, s.db, what, text, args, each) })
 }
 

@@ -101,11 +101,16 @@ func run(ctx context.Context, own *settings, s *wiring.Settings, log *slog.Logge
 			return err
 		}
 	}
-	password, err := keep(dir, embedded.ClickHousePassword, 16)
+	// Analysts have had clickhouse-password from the beginning: it is the readers'.
+	owner, err := keep(dir, embedded.ClickHouseOwnerPassword, 16)
 	if err != nil {
 		return err
 	}
-	engine, err := embedded.FindClickHouse(own.Library, filepath.Join(dir, embedded.ClickHouseFolder), own.ClickHouse, password.Reveal(), log)
+	reader, err := keep(dir, embedded.ClickHousePassword, 16)
+	if err != nil {
+		return err
+	}
+	engine, err := embedded.FindClickHouse(own.Library, filepath.Join(dir, embedded.ClickHouseFolder), own.ClickHouse, owner.Reveal(), reader.Reveal(), log)
 	if err != nil && !errors.Is(err, embedded.ErrNoClickHouse) {
 		return err
 	}

@@ -2,6 +2,8 @@ package archive
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
@@ -96,7 +98,7 @@ func Migrate(ctx context.Context, addr string) error {
 	first.Auth.Database = "default"
 	maker := clickhouse.OpenDB(&first)
 	defer func() { _ = maker.Close() }()
-	if _, err := maker.ExecContext(ctx, "CREATE DATABASE IF NOT EXISTS `"+strings.ReplaceAll(database, "`", "")+"`"); err != nil {
+	if _, err := maker.ExecContext(ctx, "CREATE DATABASE IF NOT EXISTS "+quoteName(database)); err != nil {
 		return fmt.Errorf("making the archive's database: %w", err)
 	}
 	db := clickhouse.OpenDB(o)
@@ -108,8 +110,55 @@ func Migrate(ctx context.Context, addr string) error {
 	if _, err := p.Up(ctx); err != nil {
 		return fmt.Errorf("migrating the archive: %w", err)
 	}
+	return migrateAnalysis(ctx, o)
+}
+
+// AnalysisOf returns the name of the analysts' database that belongs to an archive's.
+func AnalysisOf(database string) string { return database + "_analysis" }
+
+// migrateAnalysis makes the key of private conversations, once, and the analysts' views.
+func migrateAnalysis(ctx context.Context, o *clickhouse.Options) error {
+	conn, err := clickhouse.Open(o)
+	if err != nil {
+		return fmt.Errorf("opening ClickHouse: %w", err)
+	}
+	defer func() { _ = conn.Close() }()
+	var keys uint64
+	if err := conn.QueryRow(ctx, "SELECT count() FROM analysis_key").Scan(&keys); err != nil {
+		return fmt.Errorf("looking for the key of private conversations: %w", err)
+	}
+	if keys == 0 { // of two that are made at once, the views take the same one
+		var key [16]byte
+		rand.Read(key[:])
+		// As a block, so that no log of statements has it.
+		batch, err := conn.PrepareBatch(ctx, "INSERT INTO analysis_key (k0, k1, made_at)")
+		if err == nil {
+			err = batch.Append(binary.LittleEndian.Uint64(key[:8]), binary.LittleEndian.Uint64(key[8:]), time.Now().UTC())
+		}
+		if err == nil {
+			err = batch.Send()
+		}
+		if err != nil {
+			return fmt.Errorf("making the key of private conversations: %w", err)
+		}
+	}
+	archive := o.Auth.Database
+	analysis := AnalysisOf(archive)
+	names := strings.NewReplacer("{archive}", quoteName(archive), "{analysis}", quoteName(analysis))
+	statements := append([]string{"CREATE DATABASE IF NOT EXISTS {analysis}"}, strings.Split(clickhouseschema.Views, ";\n")...)
+	for _, text := range statements {
+		if strings.TrimSpace(text) == "" {
+			continue
+		}
+		if err := conn.Exec(ctx, names.Replace(text)); err != nil {
+			return fmt.Errorf("making the analysts' views in %s, which needs CREATE DATABASE, CREATE VIEW and DROP VIEW there: %w", analysis, err)
+		}
+	}
 	return nil
 }
+
+// quoteName makes an identifier of a name of the settings.
+func quoteName(name string) string { return "`" + strings.ReplaceAll(name, "`", "") + "`" }
 
 // Insert inserts rows as one block, once for each token.
 func (c *ClickHouse) Insert(ctx context.Context, token string, b Block) error {

@@ -27,7 +27,11 @@ type Server struct {
 	engine   *Engine
 	log      *slog.Logger
 	listener net.Listener
-	seats    chan struct{} // of statements that run or wait
+	seats    chan struct{} // of the owner's statements that run or wait
+	// readSeats are those of readers: they cannot take the archiver's.
+	readSeats chan struct{}
+	// stopping is closed when the server stops: readers' statements end then.
+	stopping chan struct{}
 	// scratch is where data of inserts stand until the engine has read them.
 	scratch string
 }
@@ -41,7 +45,7 @@ func Listen(cfg Config, log *slog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, engine: engine, log: log, seats: make(chan struct{}, cfg.MaxQueued+1)}
+	s := &Server{cfg: cfg, engine: engine, log: log, seats: make(chan struct{}, cfg.MaxQueued+1), readSeats: make(chan struct{}, maxReads), stopping: make(chan struct{})}
 	if s.scratch, err = os.MkdirTemp("", "tideline-chdb-"); err != nil {
 		engine.Close()
 		return nil, fmt.Errorf("making a folder for inserts: %w", err)
@@ -78,12 +82,28 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("serving: %w", err)
 	case <-ctx.Done():
 	}
+	close(s.stopping)
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWait)
 	defer cancel()
 	err := server.Shutdown(stop)
 	_ = <-done // it ended because it was told to
 	return err
 }
+
+// maxReads bounds the statements of readers that run or wait, and with them the results that are in memory.
+const maxReads = 8
+
+// writeWait is how long a client may take to read its result: it has its seat until then.
+const writeWait = 2 * time.Minute
+
+// role is what a password stands for.
+type role int
+
+const (
+	noRole role = iota
+	roleReader
+	roleOwner
+)
 
 // request is what a client asks for, cut out of an HTTP request.
 type request struct {
@@ -96,19 +116,24 @@ type request struct {
 }
 
 func (s *Server) statement(w http.ResponseWriter, r *http.Request) {
-	if !s.knows(r) {
+	as := s.role(r)
+	seats := s.seats
+	switch as {
+	case noRole:
 		refuse(w, http.StatusUnauthorized, "Code: 516. DB::Exception: authentication failed. (AUTHENTICATION_FAILED)")
 		return
+	case roleReader:
+		seats = s.readSeats
 	}
 	select {
-	case s.seats <- struct{}{}:
-		defer func() { <-s.seats }()
+	case seats <- struct{}{}:
+		defer func() { <-seats }()
 	default:
 		w.Header().Set("Retry-After", "1")
 		refuse(w, http.StatusServiceUnavailable, "Code: 202. DB::Exception: too many statements wait for their turn. (TOO_MANY_SIMULTANEOUS_QUERIES)")
 		return
 	}
-	q, err := s.read(w, r)
+	q, err := s.read(w, r, as)
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
@@ -118,9 +143,13 @@ func (s *Server) statement(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, "Code: 36. DB::Exception: "+err.Error()+". (BAD_ARGUMENTS)")
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), s.cfg.MaxWait)
+	patience := s.cfg.MaxWait
+	if as == roleReader {
+		patience += s.cfg.ReaderTime // a statement of a reader ends with its context, also once it was begun
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), patience)
 	defer cancel()
-	result, err := s.run(ctx, q)
+	result, err := s.run(ctx, q, as)
 	var said *QueryError
 	switch {
 	case errors.As(err, &said):
@@ -130,6 +159,10 @@ func (s *Server) statement(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Retry-After", "1")
 		refuse(w, http.StatusServiceUnavailable, "Code: 159. DB::Exception: the statement waited too long for its turn. (TIMEOUT_EXCEEDED)")
 		return
+	case errors.Is(err, context.Canceled) || errors.Is(err, ErrClosed):
+		w.Header().Set("Retry-After", "1")
+		refuse(w, http.StatusServiceUnavailable, "Code: 236. DB::Exception: the server stops. (ABORTED)")
+		return
 	case err != nil:
 		s.log.Error("a statement was not run", "err", err)
 		refuse(w, http.StatusInternalServerError, "Code: 1001. DB::Exception: the server has a fault. (STD_EXCEPTION)")
@@ -138,10 +171,14 @@ func (s *Server) statement(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-ClickHouse-Format", q.Format)
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Content-Length", strconv.Itoa(len(result)))
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeWait)) // every connection of net/http has it
 	_, _ = w.Write(result)
 }
 
-func (s *Server) run(ctx context.Context, q *request) ([]byte, error) {
+func (s *Server) run(ctx context.Context, q *request, as role) ([]byte, error) {
+	if as == roleReader {
+		return s.runRead(ctx, q)
+	}
 	if q.data != nil {
 		f, err := os.CreateTemp(s.scratch, "*.data")
 		if err != nil {
@@ -155,22 +192,63 @@ func (s *Server) run(ctx context.Context, q *request) ([]byte, error) {
 		q.Text += " FROM INFILE " + quote(f.Name()) + " FORMAT " + q.dataFormat
 	}
 	result, err := s.engine.Run(ctx, q.Statement)
-	if err != nil || q.Format != native || formatOf(q.Text) != "" && !strings.EqualFold(formatOf(q.Text), native) {
-		return result, err
+	if err != nil {
+		return nil, err
+	}
+	return q.encode(result)
+}
+
+// runRead runs a statement of a reader. It ends when the client goes and when the server stops.
+func (s *Server) runRead(ctx context.Context, q *request) ([]byte, error) {
+	if q.data != nil {
+		return nil, denied("INSERT is not for readers")
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-s.stopping:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	result, err := s.engine.Read(ctx, q.Statement, Limits{Database: s.cfg.ReaderDatabase, Time: s.cfg.ReaderTime})
+	if err != nil {
+		return nil, err
+	}
+	return q.encode(result)
+}
+
+// encode returns a result as the client wants it: blocks are those of its revision, and text stays as it is.
+func (q *request) encode(result []byte) ([]byte, error) {
+	if format := formatOf(q.Text); q.Format != native || format != "" && !strings.EqualFold(format, native) {
+		return result, nil
 	}
 	return transcode(result, q.revision, q.compress)
 }
 
-// knows tells whether the request has the password; user names do not matter.
-func (s *Server) knows(r *http.Request) bool {
-	want := s.cfg.Password.Reveal()
-	if want == "" {
-		return true
+// role returns what the request's password stands for; user names do not matter. Both passwords are always compared, so
+// that the time does not say which of them was closer.
+func (s *Server) role(r *http.Request) role {
+	owner, reader := s.cfg.Password.Reveal(), s.cfg.ReaderPassword.Reveal()
+	if owner == "" {
+		return roleOwner // Validate has made sure that only this machine can reach the address, and that there is no reader
 	}
 	given := r.Header.Get("X-ClickHouse-Key")
 	if _, password, ok := r.BasicAuth(); ok {
 		given = password
 	}
+	isOwner, isReader := same(given, owner), same(given, reader)
+	switch {
+	case isOwner:
+		return roleOwner
+	case isReader && reader != "":
+		return roleReader
+	}
+	return noRole
+}
+
+func same(given, want string) bool {
 	a, b := sha256.Sum256([]byte(given)), sha256.Sum256([]byte(want))
 	return subtle.ConstantTimeCompare(a[:], b[:]) == 1
 }
@@ -184,12 +262,16 @@ var notSettings = map[string]bool{
 	"session_timeout": true, "wait_end_of_query": true, "buffer_size": true, "enable_http_compression": true,
 }
 
-func (s *Server) read(w http.ResponseWriter, r *http.Request) (*request, error) {
+func (s *Server) read(w http.ResponseWriter, r *http.Request, as role) (*request, error) {
 	params, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return nil, errors.New("the address has parameters that are not readable")
 	}
-	body, err := s.body(w, r, params)
+	limit := int64(s.cfg.MaxBody)
+	if as == roleReader {
+		limit = min(limit, 2*maxReadText) // a statement, and what is compressed badly
+	}
+	body, err := s.body(w, r, params, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -197,7 +279,7 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request) (*request, error) 
 	if q.Database == "" {
 		q.Database = r.Header.Get("X-ClickHouse-Database")
 	}
-	if q.Database == "" {
+	if q.Database == "" && as == roleOwner {
 		q.Database = "default"
 	}
 	if q.Format == "" {
@@ -231,8 +313,7 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request) (*request, error) 
 	return q, nil
 }
 
-func (s *Server) body(w http.ResponseWriter, r *http.Request, params url.Values) ([]byte, error) {
-	limit := int64(s.cfg.MaxBody)
+func (s *Server) body(w http.ResponseWriter, r *http.Request, params url.Values, limit int64) ([]byte, error) {
 	var reader io.Reader = http.MaxBytesReader(w, r.Body, limit)
 	switch encoding := r.Header.Get("Content-Encoding"); encoding {
 	case "", "identity":
@@ -281,6 +362,8 @@ func statusOf(text string) int {
 		return http.StatusInternalServerError
 	case m[1] == "60" || m[1] == "81" || m[1] == "47": // unknown table, database, identifier
 		return http.StatusNotFound
+	case m[1] == "164" || m[1] == "497": // readonly, access
+		return http.StatusForbidden
 	case m[1] == "62" || m[1] == "115" || m[1] == "36": // syntax, setting, arguments
 		return http.StatusBadRequest
 	}

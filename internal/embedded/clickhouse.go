@@ -17,15 +17,17 @@ import (
 // ClickHouse is the ClickHouse engine in a process of its own. It is begun again when it dies; what it has answered is on
 // the disk.
 type ClickHouse struct {
-	binary, library, dir, addr, password string
-	log                                  *slog.Logger
+	binary, library, dir, addr string
+	owner, reader              string // passwords
+	log                        *slog.Logger
 }
 
 // ErrNoClickHouse means that the library or the program that serves it is not installed.
 var ErrNoClickHouse = errors.New("the ClickHouse engine is not installed")
 
 // FindClickHouse looks for the library, unless one is named, and for the program chdb beside this one. It starts nothing.
-func FindClickHouse(library, dir, addr, password string, log *slog.Logger) (*ClickHouse, error) {
+// The owner's password is for the archiver, the reader's for analysts.
+func FindClickHouse(library, dir, addr, owner, reader string, log *slog.Logger) (*ClickHouse, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("finding this program: %w", err)
@@ -58,7 +60,7 @@ func FindClickHouse(library, dir, addr, password string, log *slog.Logger) (*Cli
 		addr = net.JoinHostPort(host, fmt.Sprint(l.Addr().(*net.TCPAddr).Port))
 		_ = l.Close()
 	}
-	return &ClickHouse{binary: binary, library: library, dir: dir, addr: addr, password: password, log: log}, nil
+	return &ClickHouse{binary: binary, library: library, dir: dir, addr: addr, owner: owner, reader: reader, log: log}, nil
 }
 
 // findLibrary looks for the library where `make chdb` puts it, in the working folder and above the folder of the program
@@ -88,9 +90,9 @@ func (c *ClickHouse) CheckAddr() error {
 // Addr tells where its HTTP interface is.
 func (c *ClickHouse) Addr() string { return c.addr }
 
-// DSN gives the address of a database with the password in it.
+// DSN gives the address of a database with the owner's password in it.
 func (c *ClickHouse) DSN(database string) string {
-	return (&url.URL{Scheme: "http", Host: c.addr, User: url.UserPassword("default", c.password), Path: "/" + database}).String()
+	return (&url.URL{Scheme: "http", Host: c.addr, User: url.UserPassword("default", c.owner), Path: "/" + database}).String()
 }
 
 // Pauses before the engine is begun again.
@@ -128,10 +130,10 @@ func (c *ClickHouse) once(ctx context.Context) error {
 	cmd := exec.CommandContext(ctx, c.binary)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = endWait
-	// The password is in the environment, which only this user can read, and not among the arguments, which all can.
+	// The passwords are in the environment, which only this user can read, and not among the arguments, which all can.
 	cmd.Env = []string{
 		"HOME=" + c.dir, "TMPDIR=" + os.TempDir(), "TIDELINE_CHDB_LIBRARY=" + c.library, "TIDELINE_CHDB_DATA_DIR=" + c.dir, "TIDELINE_CHDB_ADDR=" + c.addr,
-		"TIDELINE_CHDB_PASSWORD=" + c.password, "TIDELINE_CHDB_WITH_PARENT=true",
+		"TIDELINE_CHDB_PASSWORD=" + c.owner, "TIDELINE_CHDB_READER_PASSWORD=" + c.reader, "TIDELINE_CHDB_WITH_PARENT=true",
 	}
 	// The engine ends when its standard input does: the kernel closes it, whatever has ended this process.
 	lifeline, err := cmd.StdinPipe()

@@ -15,11 +15,13 @@ import (
 
 // Names in the data folder of standalone. The store's file is in every installation that has started once.
 const (
-	StoreFile          = "tideline.db"
-	BrokerFolder       = "kafka"
-	ClickHouseFolder   = "clickhouse"
-	ClickHousePassword = "clickhouse-password"
-	AdminToken         = "admin-token"
+	StoreFile        = "tideline.db"
+	BrokerFolder     = "kafka"
+	ClickHouseFolder = "clickhouse"
+	AdminToken       = "admin-token"
+	// ClickHouseOwnerPassword is the archiver's; ClickHousePassword is the readers', which analysts have.
+	ClickHouseOwnerPassword = "clickhouse-owner-password"
+	ClickHousePassword      = "clickhouse-password"
 
 	lockFile  = "lock"
 	reachFile = "reach.json"
@@ -139,7 +141,7 @@ func OpenFolder(dir string) (*Folder, error) {
 		}
 	}
 	if addr := f.Settings["archive.addr"]; addr != "" {
-		password, err := readSecret(dir, ClickHousePassword)
+		password, err := readSecret(dir, ClickHouseOwnerPassword)
 		if err != nil {
 			return nil, err
 		}

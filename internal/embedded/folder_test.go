@@ -30,7 +30,7 @@ func installation(t *testing.T) string {
 		write(t, filepath.Join(dir, name), "")
 	}
 	write(t, filepath.Join(dir, AdminToken), "admin/secret\n")
-	write(t, filepath.Join(dir, ClickHousePassword), "p@ss word\n")
+	write(t, filepath.Join(dir, ClickHouseOwnerPassword), "p@ss word\n")
 	r := Reach{Topics: map[string]string{"kafka.partitions": "3"}, Addresses: map[string]string{"kafka.brokers": "127.0.0.1:1", "archive.addr": "http://127.0.0.1:2/tideline"}}
 	if err := r.Write(dir); err != nil {
 		t.Fatal(err)

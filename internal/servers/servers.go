@@ -502,6 +502,17 @@ func StartClickHouseIn(t testing.TB, dir string) *Process {
 	return p
 }
 
+// StartClickHouseWith starts an engine of the test's own with settings of cmd/chdb, such as passwords.
+func StartClickHouseWith(t testing.TB, settings ...string) *Process {
+	t.Helper()
+	p, err := newClickHouse(t, t.TempDir(), settings...)
+	if err != nil {
+		missing(t, "the ClickHouse engine", err)
+	}
+	t.Cleanup(p.Kill)
+	return p
+}
+
 // ClickHouseDatabase gives the address of a database that nobody else has.
 func (p *Process) ClickHouseDatabase() string {
 	return fmt.Sprintf("http://%s/tideline_%d", p.Addr, rand.Int64())
@@ -520,7 +531,7 @@ func ClickHouseLibrary(t testing.TB) string {
 func library() string { return filepath.Join(root(), ".tools", "chdb-"+chdbVersion, "libchdb.so") }
 
 // newClickHouse starts cmd/chdb: the engine in a process of its own, behind ClickHouse's HTTP interface.
-func newClickHouse(t testing.TB, data string) (*Process, error) {
+func newClickHouse(t testing.TB, data string, settings ...string) (*Process, error) {
 	if _, err := os.Stat(library()); err != nil {
 		return nil, err
 	}
@@ -536,7 +547,7 @@ func newClickHouse(t testing.TB, data string) (*Process, error) {
 	}
 	p := &Process{t: t, name: "chDB", Addr: fmt.Sprintf("127.0.0.1:%d", port)}
 	p.start = func() (*exec.Cmd, error) {
-		return exec.Command(binary, "-chdb.library="+library(), "-chdb.data-dir="+filepath.Join(data, "data"), "-chdb.addr="+p.Addr), nil
+		return exec.Command(binary, append(settings, "-chdb.library="+library(), "-chdb.data-dir="+filepath.Join(data, "data"), "-chdb.addr="+p.Addr)...), nil
 	}
 	p.ready = func(ctx context.Context) error {
 		r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.Addr+"/ping", nil)

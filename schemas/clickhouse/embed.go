@@ -1,5 +1,5 @@
 // Package clickhouse holds the steps of the archive's schema, forward only, one file a step. Tables stand in the database
-// that the connection names, which is tideline unless settings say otherwise.
+// that the connection names, which is tideline unless settings say otherwise. Beside them are the analysts' views.
 package clickhouse
 
 import "embed"
@@ -8,3 +8,13 @@ import "embed"
 //
 //go:embed *.sql
 var Files embed.FS
+
+// Views are the statements that make the analysts' views, with {archive} and {analysis} in place of the databases.
+//
+//go:embed analysis/views.sql
+var Views string
+
+// Grants are the statements that make the analysts' user on a server.
+//
+//go:embed analysis/grants.sql
+var Grants string

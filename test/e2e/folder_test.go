@@ -58,7 +58,7 @@ func TestTideline_FindsEverythingInTheDataFolder(t *testing.T) {
 	// What the command is given is stronger than the folder, and no secret is shown.
 	run(1, "does not answer", "health", "-ops.addr", platform.FreePort(t))
 	run(0, "data folder "+dir, "archive", "fill", "-print-config")
-	for name, show := range map[string][]string{"admin-token": {"import", "-print-config", "-import.group", "x"}, "clickhouse-password": {"fsck", "-print-config"}} {
+	for name, show := range map[string][]string{"admin-token": {"import", "-print-config", "-import.group", "x"}, "clickhouse-owner-password": {"fsck", "-print-config"}} {
 		secret, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
 			t.Fatal(err)

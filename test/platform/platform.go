@@ -61,7 +61,7 @@ func StandaloneIn(t testing.TB, dir string, env ...string) *Platform {
 		Admin: func() string { return secret("admin-token") },
 		SQL:   func() (string, string) { return "sqlite", filepath.Join(dir, "tideline.db") },
 		ClickHouse: func() string {
-			return "http://default:" + secret("clickhouse-password") + "@" + clickhouseAddr + "/tideline"
+			return "http://default:" + secret("clickhouse-owner-password") + "@" + clickhouseAddr + "/tideline"
 		},
 		HTTP: "http://" + addr, WS: "http://" + addr, Kafka: kafkaAddr, Parts: []*Process{p},
 		Restart: func() { p.Kill(); p.Start() },

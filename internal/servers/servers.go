@@ -184,6 +184,7 @@ var shared struct {
 	mysql *Process
 
 	clickhouse *Process
+	more       []*Process
 
 	dirs []string
 }
@@ -502,14 +503,16 @@ func StartClickHouseIn(t testing.TB, dir string) *Process {
 	return p
 }
 
-// StartClickHouseWith starts an engine of the test's own with settings of cmd/chdb, such as passwords.
-func StartClickHouseWith(t testing.TB, settings ...string) *Process {
+// ClickHouseWith starts an engine with settings of cmd/chdb, such as passwords, for the tests of this binary: Stop ends it.
+func ClickHouseWith(t testing.TB, settings ...string) *Process {
 	t.Helper()
-	p, err := newClickHouse(t, t.TempDir(), settings...)
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
+	p, err := newClickHouse(t, dir(t), settings...)
 	if err != nil {
 		missing(t, "the ClickHouse engine", err)
 	}
-	t.Cleanup(p.Kill)
+	shared.more = append(shared.more, p)
 	return p
 }
 
@@ -567,12 +570,12 @@ func newClickHouse(t testing.TB, data string, settings ...string) (*Process, err
 func Stop() {
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
-	for _, p := range []*Process{shared.kafka, shared.mysql, shared.clickhouse} {
+	for _, p := range append(shared.more, shared.kafka, shared.mysql, shared.clickhouse) {
 		if p != nil {
 			p.Kill()
 		}
 	}
-	shared.kafka, shared.mysql, shared.clickhouse = nil, nil, nil
+	shared.kafka, shared.mysql, shared.clickhouse, shared.more = nil, nil, nil, nil
 	for _, d := range shared.dirs {
 		_ = os.RemoveAll(d)
 	}

@@ -117,7 +117,7 @@ func run(ctx context.Context, own *settings, s *wiring.Settings, log *slog.Logge
 	if engine == nil {
 		log.Info("nothing is archived; what is said now is filled in when the engine comes", "err", err)
 	} else {
-		s.Archive.Addr = config.Secret(engine.DSN(archiveDatabase))
+		s.Archive.Addr, s.Archive.Refill = config.Secret(engine.DSN(archiveDatabase)), "auto"
 	}
 	starting, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()

@@ -53,20 +53,14 @@ type Archiver struct {
 	log     *slog.Logger
 	metrics *Metrics
 	id      string
-	late    func(ctx context.Context, partition int32) (int64, error)
+	compare *comparison // nil: nothing is compared
+
+	mu sync.Mutex // guards the findings of compare
 }
 
 // New makes the archiver.
 func New(cfg Config, kc kafka.Config, store Store, engine Engine, log *slog.Logger, metrics *Metrics, id string) *Archiver {
 	return &Archiver{cfg: cfg, kafka: kc, store: store, engine: engine, log: log, metrics: metrics, id: id}
-}
-
-// FillWhenLate makes the archiver fill a partition from the store by itself where it comes for the first time and
-// retention has removed the beginning. Call it before Run.
-func (a *Archiver) FillWhenLate(store FillStore, engine FillEngine) {
-	a.late = func(ctx context.Context, partition int32) (int64, error) {
-		return a.fillPartition(ctx, store, engine, partition)
-	}
 }
 
 // Run archives im.messages and im.receipts until the context ends.
@@ -103,6 +97,9 @@ func (a *Archiver) own(ctx context.Context, p *kafka.Partition) error {
 		return err
 	}
 	o := &partition{Archiver: a, topic: p.Topic, id: p.ID, at: at}
+	if err := o.checkLoss(ctx); err != nil {
+		return err
+	}
 	err = p.Start(ctx, o.at.Next)
 	if errors.Is(err, kafka.ErrTruncated) {
 		err = o.truncated(ctx, p, err)
@@ -154,7 +151,7 @@ func (a *Archiver) own(ctx context.Context, p *kafka.Partition) error {
 // truncated decides what to do where retention has removed what was not archived. Marks are an analysis and go on;
 // messages are promised to be complete.
 func (o *partition) truncated(ctx context.Context, p *kafka.Partition, truncated error) error {
-	if o.topic == kafka.TopicMessages && o.late != nil && o.at.Next == 0 {
+	if o.topic == kafka.TopicMessages && o.compare != nil && o.cfg.Refill == refillAuto && o.at.Next == 0 {
 		return o.fillLate(ctx, p)
 	}
 	o.metrics.stuck.Inc()
@@ -176,7 +173,7 @@ func (o *partition) truncated(ctx context.Context, p *kafka.Partition, truncated
 // fillLate takes from the store what retention has removed before the archive came, and begins behind it.
 func (o *partition) fillLate(ctx context.Context, p *kafka.Partition) error {
 	o.log.Info("filling the archive of a partition from the store: it comes late", "partition", o.id)
-	rows, err := o.late(ctx, o.id)
+	rows, err := o.fillPartition(ctx, o.compare.store, o.compare.engine, o.id)
 	if err != nil {
 		return fmt.Errorf("filling from the store: %w", err)
 	}

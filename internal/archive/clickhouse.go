@@ -21,6 +21,7 @@ import (
 type Config struct {
 	Addr   config.Secret `conf:"addr" help:"clickhouse://user:password@host:9000/tideline, or http://…:8123/tideline; empty: nothing is archived"`
 	Batch  int           `conf:"batch" help:"records of a partition that are inserted together at most"`
+	Refill string        `conf:"refill" help:"what is done at the start about rows that the archive had and has lost: report says it, auto fills their partitions again from the store"`
 	Linger time.Duration `conf:"linger" help:"least time between two inserts of a partition that keeps up: shorter means more parts to merge"`
 }
 
@@ -28,6 +29,8 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Batch: 20_000, // a few megabytes of rows
+		// Filling forgets what is left of a partition, and reads all of its history from the store: on a cluster operators say when.
+		Refill: refillReport,
 		// A part costs ClickHouse some 20 ms of CPU with its merges, however small it is: 8 partitions make 8 a second for each
 		// table at most. What was recalled stands in the archive for at least as long as this after the answer.
 		Linger: time.Second,
@@ -44,6 +47,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Batch < 1 || c.Batch > 1_000_000 {
 		faults = append(faults, fmt.Errorf("archive.batch is %d, 1 to 1000000 are possible", c.Batch))
+	}
+	if c.Refill != refillReport && c.Refill != refillAuto {
+		faults = append(faults, fmt.Errorf("archive.refill is %q, report and auto are possible", c.Refill))
 	}
 	if c.Linger < 0 || c.Linger > time.Minute {
 		faults = append(faults, fmt.Errorf("archive.linger is %s, 0 to 1m are possible", c.Linger))
@@ -261,4 +267,22 @@ func (c *ClickHouse) Forget(ctx context.Context, partition int32) error {
 		return fmt.Errorf("removing the messages of partition %d: %w", partition, err)
 	}
 	return nil
+}
+
+// ForgetMarks removes the read marks of a partition, before they are filled in again.
+func (c *ClickHouse) ForgetMarks(ctx context.Context, partition int32) error {
+	ctx = clickhouse.Context(ctx, clickhouse.WithSettings(clickhouse.Settings{"mutations_sync": 2}))
+	if err := c.conn.Exec(ctx, "ALTER TABLE read_marks DELETE WHERE partition = ?", partition); err != nil {
+		return fmt.Errorf("removing the read marks of partition %d: %w", partition, err)
+	}
+	return nil
+}
+
+// Held counts the rows of a partition, and returns the highest offset among them; -1 where there is none.
+func (c *ClickHouse) Held(ctx context.Context, table string, partition int32) (rows, last int64, err error) {
+	err = c.conn.QueryRow(ctx, "SELECT toInt64(count()), if(count() = 0, -1, max(offset)) FROM "+table+" WHERE partition = ?", partition).Scan(&rows, &last)
+	if err != nil {
+		return 0, 0, fmt.Errorf("counting what %s has: %w", table, err)
+	}
+	return rows, last, nil
 }

@@ -35,7 +35,7 @@ const rowsAtOnce = 1000
 // or has lost something; the archivers then go on behind it. They must not run meanwhile: a fill that they overtake fails
 // and can be repeated, because it begins by removing what is there. told is called after each partition.
 //
-// Rows of the store have no offsets: they carry -1. Read marks are not filled: the store has only the last of each.
+// Rows of the store have no offsets: they carry -1. Read marks are not filled by it; see Compare.
 func (a *Archiver) Fill(ctx context.Context, store FillStore, engine FillEngine, told func(partition int32, rows int64)) error {
 	for p := range int32(a.kafka.Partitions) {
 		n, err := a.fillPartition(ctx, store, engine, p)

@@ -10,6 +10,9 @@ import (
 // Metrics are what an operator sees of the archive.
 type Metrics struct {
 	rows, changes, retries, skipped, stuck prometheus.Counter
+
+	refills prometheus.Counter
+	lost    *prometheus.GaugeVec
 	block, insert                          prometheus.Histogram
 	behind                                 *prometheus.GaugeVec
 }
@@ -26,10 +29,16 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		retries: counter("retries_total", "Tries that ClickHouse or the store did not take. When it rises: look at ClickHouse; nothing else suffers."),
 		skipped: counter("unreadable_total", "Records that cannot be read and were not archived. Any rise is a fault: see the log."),
 		stuck:   counter("stuck_total", "Times retention had removed what was not archived. Fill the archive from the store."),
+		refills: counter("refills_total", "Partitions that had lost rows and were filled again. When it rises: find out what removed ClickHouse's data."),
+		lost:    f.NewGaugeVec(prometheus.GaugeOpts{Name: "tideline_archive_missing_rows", Help: "Rows of a partition that the archive had and has lost, at least, as found at the start. Above 0: fill it with `tideline archive fill`, or set archive.refill=auto."}, []string{"topic", "partition"}),
 		block:   f.NewHistogram(prometheus.HistogramOpts{Name: "tideline_archive_block_rows", Help: "Rows of a block. Always small under load means a linger that is too short.", Buckets: prometheus.ExponentialBuckets(1, 4, 9)}),
 		insert:  f.NewHistogram(prometheus.HistogramOpts{Name: "tideline_archive_insert_seconds", Help: "Time of an insert. When it rises: look at ClickHouse's parts and merges.", Buckets: prometheus.ExponentialBuckets(0.005, 2, 12)}),
 		behind:  f.NewGaugeVec(prometheus.GaugeOpts{Name: "tideline_archive_lag_records", Help: "Records of a partition that wait to be archived. When it rises and stays: look at ClickHouse."}, []string{"topic", "partition"}),
 	}
+}
+
+func (m *Metrics) missing(topic string, partition int32, n int64) {
+	m.lost.WithLabelValues(topic, strconv.Itoa(int(partition))).Set(float64(n))
 }
 
 func (m *Metrics) lag(topic string, partition int32, n int64) {

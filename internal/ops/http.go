@@ -103,6 +103,13 @@ func (s *Server) Check(name string, check func(context.Context) error) {
 	s.checks[name] = check
 }
 
+// Note adds something that /readyz says and that is no condition of readiness. It must end with its context.
+func (s *Server) Note(name string, check func(context.Context) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.checks[name], s.passed[name] = check, true
+}
+
 // SetDraining makes /readyz false for good.
 func (s *Server) SetDraining() { s.draining.Store(true) }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"tideline/pkg/chat"
 	"tideline/pkg/timeline"
 )
 
@@ -166,4 +167,50 @@ func (s *Store) MoveArchive(ctx context.Context, old ArchivePosition, next, inte
 		return old, timeline.ErrFenced
 	}
 	return fresh, err
+}
+
+// PartitionEvents counts the numbers that were given in a partition of im.messages, less the parked records, which may be
+// missing elsewhere for the same reason. It reads all conversations: it is for a start, not for a request.
+func (s *Store) PartitionEvents(ctx context.Context, topic string, partition int32) (int64, error) {
+	var events, parked int64
+	err := s.query(ctx, "counting the events of a partition", "SELECT COALESCE(SUM(max_seq), 0) FROM conversations WHERE partition_id = ?", []any{partition},
+		func(r *sql.Rows) error { return r.Scan(&events) })
+	if err == nil {
+		err = s.query(ctx, "counting parked records", "SELECT COUNT(*) FROM parked WHERE topic = ? AND partition_id = ?", []any{topic, partition},
+			func(r *sql.Rows) error { return r.Scan(&parked) })
+	}
+	return max(0, events-parked), err
+}
+
+// StoredMark is the last read mark of a member, and where in im.receipts it came from.
+type StoredMark struct {
+	timeline.MemberKey
+	Seq, Offset int64
+}
+
+// StoredMarks lists the marks that came by im.receipts in the order of the primary key, beginning after one; the zero key for
+// the first page.
+func (s *Store) StoredMarks(ctx context.Context, after timeline.MemberKey, limit int) ([]StoredMark, error) {
+	from := []byte{}
+	if !after.Conversation.IsZero() {
+		from = after.Conversation.Bytes()
+	}
+	var out []StoredMark
+	err := s.query(ctx, "listing the stored read marks",
+		"SELECT conversation_id, user_id, read_seq, read_offset FROM members WHERE conversation_id >= ? AND (conversation_id > ? OR user_id > ?) AND read_offset >= 0 ORDER BY conversation_id, user_id LIMIT ?",
+		[]any{from, from, int64(after.User), limit},
+		func(r *sql.Rows) error {
+			var m StoredMark
+			var id []byte
+			var user int64
+			if err := r.Scan(&id, &user, &m.Seq, &m.Offset); err != nil {
+				return err
+			}
+			m.User = chat.UserID(user)
+			var err error
+			m.Conversation, err = chat.ConversationIDFromBytes(id)
+			out = append(out, m)
+			return err
+		})
+	return out, err
 }

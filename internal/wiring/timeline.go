@@ -65,7 +65,7 @@ func (p *Parts) Timeline() ([]ops.Named, error) {
 				p.Log.Info("nothing is archived: archive.addr is empty. A ClickHouse that comes later is filled with `tideline archive fill`")
 				continue
 			}
-			archiver, _, err := p.Archiver()
+			archiver, err := p.Archiver()
 			if err != nil {
 				return nil, err
 			}
@@ -75,25 +75,27 @@ func (p *Parts) Timeline() ([]ops.Named, error) {
 	return services, nil
 }
 
-// Archiver builds the archiver and its engine. It does not connect: a ClickHouse that is away is waited for.
-func (p *Parts) Archiver() (*archive.Archiver, *archive.ClickHouse, error) {
+// Archiver builds the archiver. It does not connect: a ClickHouse that is away is waited for.
+func (p *Parts) Archiver() (*archive.Archiver, error) {
 	s := p.Settings
 	engine, err := archive.Open(s.Archive.Addr.Reveal())
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	p.close = append(p.close, func() { _ = engine.Close() })
-	return archive.New(s.Archive, s.Kafka, p.Store, engine, p.Log, archive.NewMetrics(p.Registry), "archive-"+p.ID), engine, nil
+	archiver := archive.New(s.Archive, s.Kafka, p.Store, engine, p.Log, archive.NewMetrics(p.Registry), "archive-"+p.ID)
+	archiver.Compare(p.Store, engine)
+	p.Ops.Note("archive", archiver.Health)
+	return archiver, nil
 }
 
 // LateArchiver builds an archiver for an engine that is not there yet: it waits for it, brings its schema to what this
-// binary knows, fills it where it comes late, and archives from then on.
+// binary knows, fills it where it comes late or has lost rows, and archives from then on.
 func (p *Parts) LateArchiver() (ops.Service, error) {
-	archiver, engine, err := p.Archiver()
+	archiver, err := p.Archiver()
 	if err != nil {
 		return nil, err
 	}
-	archiver.FillWhenLate(p.Store, engine)
 	return ops.ServiceFunc(func(ctx context.Context) error {
 		for pause := 250 * time.Millisecond; ; pause = min(2*pause, 10*time.Second) {
 			once, cancel := context.WithTimeout(ctx, time.Minute)

@@ -11,10 +11,10 @@ import (
 type Metrics struct {
 	rows, changes, retries, skipped, stuck prometheus.Counter
 
-	refills prometheus.Counter
-	lost    *prometheus.GaugeVec
-	block, insert                          prometheus.Histogram
-	behind                                 *prometheus.GaugeVec
+	refills       prometheus.Counter
+	lost          *prometheus.GaugeVec
+	block, insert prometheus.Histogram
+	behind        *prometheus.GaugeVec
 }
 
 // NewMetrics registers the metrics.

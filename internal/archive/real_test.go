@@ -6,11 +6,15 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/ClickHouse/clickhouse-go/v2"
+
 	"tideline/internal/servers"
 	"tideline/internal/sqlstore"
+	clickhouseschema "tideline/schemas/clickhouse"
 )
 
 func TestMain(m *testing.M) {
@@ -19,10 +23,16 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// newEngine gives an archive in a database of its own on the real engine.
+// newEngine returns an archive in a database of its own on the real engine.
 func newEngine(t *testing.T) *ClickHouse {
 	t.Helper()
-	addr := servers.ClickHouse(t)
+	engine, _ := newEngineAt(t)
+	return engine
+}
+
+func newEngineAt(t *testing.T) (engine *ClickHouse, addr string) {
+	t.Helper()
+	addr = servers.ClickHouse(t)
 	if err := Migrate(t.Context(), addr); err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +41,7 @@ func newEngine(t *testing.T) *ClickHouse {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = engine.Close() })
-	return engine
+	return engine, addr
 }
 
 func scan[T any](t *testing.T, c *ClickHouse, text string, args ...any) []T {
@@ -306,3 +316,60 @@ var (
 	_ Store  = (*sqlstore.Store)(nil)
 	_ Engine = (*ClickHouse)(nil)
 )
+
+// No ClickHouse server is here to run it on: the engine parses it at least.
+func TestGrants_AreStatementsOfClickHouse(t *testing.T) {
+	engine := newEngine(t)
+	statements := 0
+	for _, text := range strings.Split(clickhouseschema.Grants, ";\n") {
+		if strings.TrimSpace(text) == "" {
+			continue
+		}
+		statements++
+		if got := scan[struct {
+			Text string `ch:"text"`
+		}](t, engine, "SELECT formatQuerySingleLine(?) AS text", text); len(got) != 1 || got[0].Text == "" {
+			t.Errorf("%s\nis parsed as %v", text, got)
+		}
+	}
+	if statements != 3 {
+		t.Errorf("%d statements", statements)
+	}
+}
+
+// An archive of the version before there were readers.
+func TestMigrate_ShowsReadersWhatWasArchivedBefore(t *testing.T) {
+	engine, addr := newEngineAt(t)
+	row := func(conversation, kind string) Message {
+		return Message{ConversationID: conversation, ConversationType: kind, Seq: 1, Kind: "message", SenderID: 7, Text: "said", SentAt: time.UnixMilli(1), Mentions: []int64{}, Recipients: []int64{}}
+	}
+	if err := engine.Insert(t.Context(), "a", Block{Messages: []Message{row("g-1", "group"), row("p-1-2", "private"), row("s-7", "system"), row("s-all", "system")}}); err != nil {
+		t.Fatal(err)
+	}
+	o, err := options(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"ALTER TABLE messages DROP INDEX by_public_id", "ALTER TABLE messages DROP COLUMN public_id", "ALTER TABLE read_marks DROP INDEX by_public_id", "ALTER TABLE read_marks DROP COLUMN public_id",
+		"DROP TABLE analysis_key", "DROP DATABASE " + quoteName(AnalysisOf(o.Auth.Database)), "ALTER TABLE goose_db_version DELETE WHERE version_id = 3"} {
+		if err := engine.conn.Exec(clickhouse.Context(t.Context(), clickhouse.WithSettings(clickhouse.Settings{"mutations_sync": 2})), text); err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+	}
+	for range 2 { // the key, and with it the ids, stay
+		if err := Migrate(t.Context(), addr); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := scan[struct {
+		Shown  uint64 `ch:"shown"`
+		Hidden uint64 `ch:"hidden"`
+		Texts  uint64 `ch:"texts"`
+	}](t, engine, "SELECT countIf(conversation_id IN ('g-1', 's-all')) AS shown, countIf(length(conversation_id) = 34) AS hidden, countIf(text != '' OR sender_id != 0) AS texts FROM "+quoteName(AnalysisOf(o.Auth.Database))+".messages")
+	if got[0].Shown != 2 || got[0].Hidden != 2 || got[0].Texts != 2 {
+		t.Errorf("readers see %+v, want 2 of each", got)
+	}
+	if keys := scan[counted](t, engine, "SELECT count() AS n FROM analysis_key"); keys[0].N != 1 {
+		t.Errorf("%d keys", keys[0].N)
+	}
+}

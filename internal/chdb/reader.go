@@ -100,7 +100,7 @@ func (e *Engine) Read(ctx context.Context, s Statement, limits Limits) ([]byte, 
 		}
 	}
 	ended := e.watch(ctx, tag, limit)
-	out, err := reader.read(s, limits.Database, strings.Fields(string(known)))
+	out, err := reader.read(s, limits.Database, strings.Split(string(known), "\n"))
 	why := ended()
 	switch {
 	case err == nil:
@@ -117,7 +117,8 @@ func (e *Engine) Read(ctx context.Context, s Statement, limits Limits) ([]byte, 
 func (s *session) read(st Statement, database string, known []string) ([]byte, error) {
 	// EXPLAIN AST shows the first statement of several, and the library runs all of them: formatQuery takes exactly one.
 	if _, err := s.run("SELECT formatQuerySingleLine("+quote(st.Text)+")", "Null"); err != nil {
-		return nil, &QueryError{Text: strings.ReplaceAll(err.Error(), "In scope SELECT formatQuerySingleLine", "In")}
+		text, _, _ := strings.Cut(err.Error(), ": In scope SELECT formatQuerySingleLine")
+		return nil, &QueryError{Text: text}
 	}
 	tree, err := s.run("EXPLAIN AST "+st.Text, "TabSeparatedRaw")
 	if err != nil {

@@ -1,0 +1,95 @@
+package archive
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"tideline/internal/kafka"
+	"tideline/internal/sqlstore"
+	"tideline/pkg/timeline"
+)
+
+// counts is a store and an engine that know how much they have, and nothing else.
+type counts struct {
+	FillStore
+	FillEngine
+	events, stored, rows int64
+}
+
+func (c *counts) PartitionEvents(context.Context, string, int32) (int64, error) { return c.events, nil }
+
+func (c *counts) StoredMarks(context.Context, timeline.MemberKey, int) ([]sqlstore.StoredMark, error) {
+	return nil, nil
+}
+
+func (c *counts) Positions(context.Context, []int32) ([]timeline.Position, error) {
+	return []timeline.Position{{MessagesNext: c.stored}}, nil
+}
+
+func (c *counts) Held(context.Context, string, int32) (rows, last int64, err error) {
+	return c.rows, c.rows - 1, nil
+}
+
+func (c *counts) ForgetMarks(context.Context, int32) error { return nil }
+
+func TestCompare_SaysWhatIsMissingAndNoMore(t *testing.T) {
+	for name, c := range map[string]struct {
+		counts
+		archived, missing int64
+	}{
+		"all is there":                            {counts{events: 100, stored: 110, rows: 100}, 110, 0},
+		"the archive is behind":                   {counts{events: 100, stored: 110, rows: 40}, 50, 0},
+		"the archive is ahead of the writer":      {counts{events: 90, stored: 100, rows: 100}, 110, 0},
+		"nothing is there":                        {counts{events: 100, stored: 110}, 110, 100},
+		"nothing is there, and the lag is long":   {counts{events: 100, stored: 1000}, 50, 100},
+		"an older backup was restored":            {counts{events: 100, stored: 110, rows: 60}, 110, 40},
+		"one row was removed":                     {counts{events: 100, stored: 110, rows: 99}, 110, 1},
+		"nothing was said yet":                    {counts{stored: 10}, 10, 0},
+		"the archive has not begun":               {counts{events: 100, stored: 110}, 0, 0},
+		"a row of a parked record is there":       {counts{events: 99, stored: 110, rows: 100}, 110, 0},
+		"an older backup was restored, and a lag": {counts{events: 100, stored: 110, rows: 30}, 90, 50},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var said strings.Builder
+			registry := prometheus.NewRegistry()
+			a := New(DefaultConfig(), kafka.DefaultConfig(), &c.counts, nil, slog.New(slog.NewTextHandler(&said, nil)), NewMetrics(registry), "t")
+			a.Compare(&c.counts, &c.counts)
+			for range 2 { // the second time it is known
+				o := &partition{Archiver: a, topic: kafka.TopicMessages, id: 3, at: sqlstore.ArchivePosition{Next: c.archived}}
+				if err := o.checkLoss(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := strings.Count(said.String(), "THE ARCHIVE LOST ROWS"); got != int(min(c.missing, 1)) {
+				t.Errorf("the log says %d times that rows are missing:\n%s", got, said.String())
+			}
+			if err := a.Health(t.Context()); (err != nil) != (c.missing > 0) {
+				t.Errorf("health is %v", err)
+			}
+			if c.missing > 0 {
+				if got := testutil.ToFloat64(a.metrics.lost.WithLabelValues(kafka.TopicMessages, "3")); got != float64(c.missing) {
+					t.Errorf("the metric is %v, want %d", got, c.missing)
+				}
+			}
+		})
+	}
+}
+
+// The archivers of a cluster whose settings are as they are when nothing is said only report.
+func TestRefill_IsAskedForOnACluster(t *testing.T) {
+	if c := DefaultConfig(); c.Refill != refillReport {
+		t.Errorf("the default is %q", c.Refill)
+	}
+	for value, good := range map[string]bool{"auto": true, "report": true, "": false, "yes": false} {
+		c := DefaultConfig()
+		c.Refill = value
+		if err := c.Validate(); (err == nil) != good {
+			t.Errorf("archive.refill=%q: %v", value, err)
+		}
+	}
+}

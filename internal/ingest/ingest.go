@@ -179,6 +179,7 @@ func (s *Service) own(ctx context.Context, p *kafka.Partition) error {
 	owner := seq.Owner{
 		Config: seq.Config{
 			Partition: p.ID, Hasher: s.hasher, NextID: s.ids.NextID, WindowIDs: s.cfg.WindowIDs, CacheEntries: s.cfg.CacheEntries, MaxMembers: s.cfg.MaxMembers,
+			ClientProducer: kafka.ProducerAPI,
 		},
 		Log: log, Store: s.store, Now: failpoint.Now, MaxBatch: s.cfg.MaxBatch, MaxUnconfirmed: s.cfg.MaxUnconfirmed,
 		Tell: func(outcomes []seq.Outcome) {

@@ -44,6 +44,9 @@ const (
 	HeaderTraceparent = "traceparent" // and tracestate: the trace that a command belongs to
 )
 
+// ProducerAPI is the producer's name on commands that clients gave over HTTP and the socket.
+const ProducerAPI = "api"
+
 // Topic is how one topic is made.
 type Topic struct {
 	Name      string

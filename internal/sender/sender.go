@@ -143,7 +143,7 @@ func (s *Sender) Begin(ctx context.Context, c *chat.Command) (*Pending, error) {
 		Topic: kafka.TopicInbound, Key: []byte(key), Value: value,
 		Headers: []kgo.RecordHeader{
 			{Key: kafka.HeaderContentType, Value: []byte(wire.ContentTypeProtobuf)},
-			{Key: kafka.HeaderProducer, Value: []byte("api")},
+			{Key: kafka.HeaderProducer, Value: []byte(kafka.ProducerAPI)},
 			{Key: kafka.HeaderReplyTo, Value: []byte(s.instance + ":" + strconv.FormatUint(p.request, 10))},
 		},
 	}

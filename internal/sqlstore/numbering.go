@@ -37,19 +37,8 @@ func (s *Store) Load(ctx context.Context, need seq.Need) (seq.Loaded, error) {
 			HistoryVisible: c.HistoryVisible,
 		})
 	}
-	keys := make([]timeline.MemberKey, len(need.Members))
-	for i, k := range need.Members {
-		keys[i] = timeline.MemberKey(k)
-	}
-	members, err := s.Members(ctx, keys)
-	if err != nil {
+	if out.Members, err = s.memberships(ctx, need.Members); err != nil {
 		return out, err
-	}
-	for _, m := range members {
-		out.Members = append(out.Members, seq.Member{
-			MemberKey: seq.MemberKey{Conversation: m.Conversation, User: m.User}, Role: m.Role, JoinSeq: m.JoinSeq, Left: m.LeftSeq > 0,
-			MutedUntil: m.MutedUntil, ChangedSeq: m.ChangedSeq,
-		})
 	}
 	if out.Users, err = s.UsersExist(ctx, need.Users); err != nil {
 		return out, err
@@ -58,6 +47,34 @@ func (s *Store) Load(ctx context.Context, need seq.Need) (seq.Loaded, error) {
 		return out, err
 	}
 	out.ClientIDs, err = s.clientIDs(ctx, need.ClientIDs)
+	return out, err
+}
+
+// memberships reads memberships with who began and ended them: by primary keys alone, of the memberships, of the events
+// that began them, and of those that ended them.
+func (s *Store) memberships(ctx context.Context, keys []seq.MemberKey) ([]seq.Member, error) {
+	var out []seq.Member
+	err := chunks(keys, maxTerms, func(part []seq.MemberKey) error {
+		where, args := wherePairs(part, "user_id", func(k seq.MemberKey) (chat.ConversationID, int64) { return k.Conversation, int64(k.User) })
+		return s.query(ctx, "reading memberships", "SELECT m.conversation_id, m.user_id, m.role, m.join_seq, m.left_seq, m.muted_until, m.changed_seq, "+
+			"COALESCE(begun.sender_id, 0), COALESCE(ended.sender_id, 0), COALESCE(ended.sent_at, 0) FROM "+
+			"(SELECT conversation_id, user_id, role, join_seq, left_seq, muted_until, changed_seq FROM members WHERE "+where+") m "+
+			"LEFT JOIN timeline begun ON begun.conversation_id = m.conversation_id AND begun.seq = m.join_seq "+
+			"LEFT JOIN timeline ended ON m.left_seq > 0 AND ended.conversation_id = m.conversation_id AND ended.seq = m.left_seq", args, func(r *sql.Rows) error {
+			var m seq.Member
+			var id []byte
+			var role int
+			var left int64
+			if err := r.Scan(&id, &m.User, &role, &m.JoinSeq, &left, &m.MutedUntil, &m.ChangedSeq, &m.AddedBy, &m.LeftBy, &m.LeftAt); err != nil {
+				return err
+			}
+			m.Role, m.Left = roleWords[role], left > 0
+			var err error
+			m.Conversation, err = chat.ConversationIDFromBytes(id)
+			out = append(out, m)
+			return err
+		})
+	})
 	return out, err
 }
 

@@ -23,6 +23,9 @@ const (
 	CodeForbidden           Code = "forbidden"
 	CodeNotAMember          Code = "not_a_member"
 	CodeMuted               Code = "muted"
+	CodeRecipient           Code = "recipient_not_a_member"
+	CodeLeftRecently        Code = "left_recently"
+	CodeMembershipLimit     Code = "membership_limit"
 	CodeDissolved           Code = "dissolved"
 	CodeNotFound            Code = "not_found"
 	CodeConversationUnknown Code = "conversation_not_found"
@@ -68,7 +71,10 @@ var reasons = []Reason{
 	{CodeForbidden, 403, false, "The caller's role does not allow this."},
 	{CodeNotAMember, 403, false, "The caller has left the conversation. In im.rejected: the sender is not a member, whether it ever was or not."},
 	{CodeMuted, 403, false, "The caller may not speak in the conversation for now."},
-	{CodeDissolved, 403, false, "The group was dissolved: it can be read, not changed."},
+	{CodeDissolved, 403, false, "The group was dissolved: it can be read and left, not changed."},
+	{CodeRecipient, 409, false, "A recipient of the message is not a member of the conversation; the message names the first one."},
+	{CodeLeftRecently, 409, true, "A person left the group within the last day and cannot be put back by the member who had added them; come back after retry_after_ms."},
+	{CodeMembershipLimit, 409, false, "A person would be a member of more groups than allowed; the message names the first one and nothing was changed."},
 	{CodeNotFound, 404, false, "There is nothing at this address."},
 	{CodeConversationUnknown, 404, false, "There is no such conversation, or the caller was never a member of it."},
 	{CodeUserUnknown, 404, false, "There is no such user."},

@@ -6,7 +6,8 @@ import (
 
 // judge decides whether a command that is well-formed and no duplicate may become an event, and gives the event's body
 // in the form that was decided. It reads the state and changes nothing. The error is the refusal.
-func (b *Batch) judge(c *conversation, cmd *chat.Command, now int64) (*chat.Event, *chat.Error) {
+func (b *Batch) judge(c *conversation, r *Record, now int64) (*chat.Event, *chat.Error) {
+	cmd := r.Command
 	if cmd.ExpiresAt > 0 && cmd.ExpiresAt <= now {
 		return nil, chat.Refuse(chat.CodeExpired, "expires_at had passed before the command could be numbered")
 	}
@@ -17,7 +18,7 @@ func (b *Batch) judge(c *conversation, cmd *chat.Command, now int64) (*chat.Even
 	if c.ID.Kind == chat.KindPrivate {
 		return b.judgePrivate(c, cmd)
 	}
-	return b.judgeGroup(c, cmd, now)
+	return b.judgeGroup(c, r, now)
 }
 
 func (b *Batch) judgePrivate(c *conversation, cmd *chat.Command) (*chat.Event, *chat.Error) {
@@ -35,7 +36,8 @@ func (b *Batch) judgePrivate(c *conversation, cmd *chat.Command) (*chat.Event, *
 	return b.judgeSaying(c, cmd, &Member{Role: chat.RoleMember})
 }
 
-func (b *Batch) judgeGroup(c *conversation, cmd *chat.Command, now int64) (*chat.Event, *chat.Error) {
+func (b *Batch) judgeGroup(c *conversation, r *Record, now int64) (*chat.Event, *chat.Error) {
+	cmd := r.Command
 	if cmd.Type == chat.KindCreate {
 		return b.judgeCreate(c, cmd)
 	}
@@ -46,7 +48,7 @@ func (b *Batch) judgeGroup(c *conversation, cmd *chat.Command, now int64) (*chat
 	if sender == nil || sender.Left {
 		return nil, chat.Refuse(chat.CodeNotAMember, "the sender is not a member of the conversation")
 	}
-	if c.Dissolved {
+	if c.Dissolved && !leavesAlone(cmd) {
 		return nil, chat.Refuse(chat.CodeDissolved, "the group was dissolved")
 	}
 	if sender.MutedUntil > now && (cmd.Type == chat.KindMessage || cmd.Type == chat.KindEdit) {
@@ -56,7 +58,7 @@ func (b *Batch) judgeGroup(c *conversation, cmd *chat.Command, now int64) (*chat
 	case chat.KindMessage, chat.KindEdit, chat.KindRecall:
 		return b.judgeSaying(c, cmd, sender)
 	case chat.KindJoin:
-		return b.judgeJoin(c, cmd, sender)
+		return b.judgeJoin(c, r, sender)
 	case chat.KindLeave:
 		return b.judgeLeave(c, cmd, sender)
 	case chat.KindRole:
@@ -100,7 +102,7 @@ func (b *Batch) judgeSaying(c *conversation, cmd *chat.Command, sender *Member) 
 		if cmd.Message.ReplyTo > c.MaxSeq {
 			return nil, chat.RefuseField(chat.CodeInvalidField, "message.reply_to", "the conversation has no number %d yet", cmd.Message.ReplyTo)
 		}
-		return &chat.Event{Message: cmd.Message}, nil
+		return b.judgeAudience(c, cmd)
 	case chat.KindEdit:
 		t, refusal := b.aim(c, cmd.Sender, sender, cmd.Edit.TargetSeq)
 		if refusal != nil {
@@ -125,6 +127,34 @@ func (b *Batch) judgeSaying(c *conversation, cmd *chat.Command, sender *Member) 
 		return &chat.Event{Recall: cmd.Recall}, nil
 	}
 	return nil, chat.RefuseField(chat.CodeUnsupported, "type", "%s is not known here", cmd.Type)
+}
+
+// judgeAudience refuses recipients who are not members and drops mentions of people who are not: people leave while others
+// type. The command keeps its mentions, and so does its hash: a retry says the same.
+func (b *Batch) judgeAudience(c *conversation, cmd *chat.Command) (*chat.Event, *chat.Error) {
+	for _, u := range cmd.Message.Recipients {
+		if !c.present(u) {
+			return nil, chat.RefuseField(chat.CodeRecipient, "message.recipients", "user %s is not a member of the conversation", u)
+		}
+	}
+	message := *cmd.Message
+	if m := message.Mentions; m != nil {
+		kept := chat.Mentions{All: m.All}
+		for _, u := range m.UserIDs {
+			if c.present(u) {
+				kept.UserIDs = append(kept.UserIDs, u)
+			}
+		}
+		if message.Mentions = &kept; len(kept.UserIDs) == 0 && !kept.All {
+			message.Mentions = nil
+		}
+	}
+	return &chat.Event{Message: &message}, nil
+}
+
+// leavesAlone reports whether a command ends nothing but its sender's own membership, which a dissolved group allows.
+func leavesAlone(cmd *chat.Command) bool {
+	return cmd.Type == chat.KindLeave && len(cmd.Leave.Users) == 1 && cmd.Leave.Users[0] == cmd.Sender
 }
 
 // aim finds the message that an edit or a recall is about. A number that its sender may not see is refused as one that is no message:
@@ -159,7 +189,8 @@ func (b *Batch) judgeCreate(c *conversation, cmd *chat.Command) (*chat.Event, *c
 	return &chat.Event{Create: &create}, nil
 }
 
-func (b *Batch) judgeJoin(c *conversation, cmd *chat.Command, sender *Member) (*chat.Event, *chat.Error) {
+func (b *Batch) judgeJoin(c *conversation, r *Record, sender *Member) (*chat.Event, *chat.Error) {
+	cmd := r.Command
 	if rank(sender.Role) < rank(chat.RoleAdmin) {
 		return nil, chat.Refuse(chat.CodeForbidden, "only the owner and admins add members")
 	}
@@ -168,9 +199,14 @@ func (b *Batch) judgeJoin(c *conversation, cmd *chat.Command, sender *Member) (*
 	}
 	var fresh []chat.UserID
 	for _, u := range cmd.Join.Users {
-		if m := c.members[u]; m == nil || m.Left {
-			fresh = append(fresh, u)
+		m := c.members[u]
+		if m != nil && !m.Left {
+			continue
 		}
+		if m != nil && m.leftFrom(cmd.Sender) && b.now < m.LeftAt+RejoinAfter.Milliseconds() && r.Producer == b.machine.config.ClientProducer {
+			return nil, chat.RefuseField(chat.CodeLeftRecently, "join.users", "user %s left within the last day, and was added by the sender before", u)
+		}
+		fresh = append(fresh, u)
 	}
 	switch {
 	case len(fresh) == 0:
@@ -189,7 +225,7 @@ func (b *Batch) judgeLeave(c *conversation, cmd *chat.Command, sender *Member) (
 			continue
 		}
 		switch {
-		case m.Role == chat.RoleOwner && u == cmd.Sender:
+		case m.Role == chat.RoleOwner && u == cmd.Sender && !c.Dissolved:
 			return nil, chat.Refuse(chat.CodeForbidden, "the owner hands the group over, or dissolves it, before leaving")
 		case u != cmd.Sender && rank(sender.Role) <= rank(m.Role):
 			return nil, chat.Refuse(chat.CodeForbidden, "the sender's role does not allow to remove user %s", u)

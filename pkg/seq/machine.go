@@ -3,6 +3,7 @@ package seq
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"tideline/pkg/chat"
 )
@@ -19,6 +20,9 @@ type Config struct {
 	CacheEntries int
 	// MaxMembers is how many members a group may have.
 	MaxMembers int
+	// ClientProducer is the producer's name on commands that clients gave over HTTP and the socket. RejoinAfter holds for
+	// those only; what backends produce is exempt.
+	ClientProducer string
 }
 
 // Defaults of Config, with what they cost.
@@ -26,6 +30,10 @@ const (
 	DefaultWindowIDs    = 50_000 // about 130 bytes each
 	DefaultCacheEntries = 50_000 // about 200 bytes each
 )
+
+// RejoinAfter is how long a person who left a group cannot be put back by the member who had added them, so that leaving
+// has an effect; others may add them at once.
+const RejoinAfter = 24 * time.Hour
 
 // Machine is the state of one partition: what it must know to judge the next record. It has one owner and is not safe
 // for concurrent use. It does no I/O: an owner replays the log's tail into it, and then, batch by batch, asks what is
@@ -269,6 +277,7 @@ func (b *Batch) Decide(loaded Loaded) error {
 			Kind: chat.KindProgress, InboundOffset: m.inboundNext - 1, RejectedNext: m.rejectedNext, SentAt: b.now,
 		})
 	}
+	b.forgetStrangers()
 	for offset := range m.found {
 		if offset < m.inboundNext {
 			delete(m.found, offset)
@@ -295,7 +304,7 @@ func (b *Batch) decide(r *Record, p *readyRecord) (*chat.Event, *chat.Rejection,
 		return nil, b.reject(r, chat.Refuse(chat.CodeDuplicate, "was numbered %d before", first.Seq), &first), nil
 	}
 	c := m.conversation(cmd.Conversation)
-	event, refusal := b.judge(c, cmd, b.now)
+	event, refusal := b.judge(c, r, b.now)
 	if refusal != nil {
 		return nil, b.reject(r, refusal, nil), nil
 	}

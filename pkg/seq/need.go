@@ -62,6 +62,10 @@ func (a *asked) command(c *conversation, cmd *chat.Command) {
 		a.member(c, cmd.Sender)
 	}
 	switch cmd.Type {
+	case chat.KindMessage:
+		if c.ID.Kind == chat.KindGroup {
+			a.audience(c, cmd.Message)
+		}
 	case chat.KindCreate:
 		a.user(cmd.Sender)
 		for _, u := range cmd.Create.Members {
@@ -86,6 +90,18 @@ func (a *asked) command(c *conversation, cmd *chat.Command) {
 		a.target(c, cmd.Edit.TargetSeq)
 	case chat.KindRecall:
 		a.target(c, cmd.Recall.TargetSeq)
+	}
+}
+
+// audience asks for the memberships of those whom a message names.
+func (a *asked) audience(c *conversation, m *chat.Message) {
+	for _, u := range m.Recipients {
+		a.member(c, u)
+	}
+	if m.Mentions != nil {
+		for _, u := range m.Mentions.UserIDs {
+			a.member(c, u)
+		}
 	}
 }
 
@@ -136,4 +152,19 @@ func (b *Batch) learn(loaded Loaded) error {
 		b.known[keyOf(n.Conversation, n.Sender, n.ID)] = idEntry{first: n.FirstEvent, hash: n.Hash}
 	}
 	return nil
+}
+
+// forgetStrangers drops what was loaded of people who never were members. Messages may name any ids, and a conversation
+// that is written to all the time is never evicted: its memory must be bounded by its members.
+func (b *Batch) forgetStrangers() {
+	for _, k := range b.need.Members {
+		c := b.machine.conversations[k.Conversation]
+		if c == nil {
+			continue
+		}
+		if m := c.members[k.User]; m != nil && m.Left && m.JoinSeq == 0 {
+			delete(c.members, k.User)
+			b.machine.entries--
+		}
+	}
 }

@@ -132,6 +132,20 @@ func (c *conversation) apply(f *fact) {
 	}
 }
 
+// present reports whether a user is a member now. Of a group the membership must have been asked for.
+func (c *conversation) present(u chat.UserID) bool {
+	if c.ID.Kind == chat.KindPrivate {
+		return c.ID.HasPeer(u)
+	}
+	m := c.members[u]
+	return m != nil && !m.Left
+}
+
+// leftFrom reports whether a membership was begun by a user and ended by the member.
+func (m *Member) leftFrom(adder chat.UserID) bool {
+	return m.Left && m.AddedBy == adder && m.LeftBy == m.User
+}
+
 // usersOf lists those whose membership an event may change.
 func usersOf(e *chat.Event) []chat.UserID {
 	switch e.Kind {
@@ -152,7 +166,7 @@ func usersOf(e *chat.Event) []chat.UserID {
 // changeMember applies what an event does to one membership; it does nothing where the event is not about it.
 func changeMember(m *Member, e *chat.Event) {
 	joins := func(role chat.Role) {
-		*m = Member{MemberKey: m.MemberKey, Role: role, JoinSeq: e.Seq, ChangedSeq: e.Seq}
+		*m = Member{MemberKey: m.MemberKey, Role: role, JoinSeq: e.Seq, AddedBy: e.Sender, ChangedSeq: e.Seq}
 	}
 	switch e.Kind {
 	case chat.KindCreate:
@@ -168,6 +182,7 @@ func changeMember(m *Member, e *chat.Event) {
 	case chat.KindLeave:
 		if contains(e.Leave.Users, m.User) {
 			m.Left, m.Role, m.MutedUntil, m.ChangedSeq = true, chat.RoleMember, 0, e.Seq
+			m.LeftBy, m.LeftAt = e.Sender, e.SentAt
 		}
 	case chat.KindRole:
 		switch m.User {

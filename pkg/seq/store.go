@@ -77,12 +77,16 @@ type Conversation struct {
 	HistoryVisible bool
 }
 
-// Member is what numbering needs to know of a membership; those that ended are given too, with Left set.
+// Member is what numbering needs to know of a membership; those that ended are given too, with Left set. AddedBy is the
+// sender of the event at JoinSeq. LeftBy and LeftAt (ms) are the sender and the time of the event that ended it.
 type Member struct {
 	MemberKey
 	Role       chat.Role
 	JoinSeq    int64
 	Left       bool
+	AddedBy    chat.UserID
+	LeftBy     chat.UserID
+	LeftAt     int64
 	MutedUntil int64 // ms
 	ChangedSeq int64 // number of the last event that changed the membership
 }

@@ -158,7 +158,8 @@ func isMany(c history.Call) bool { return c == history.CallCreate || c == histor
 // isLate tells whether a code is one that is only given after it was judged whether the command is a retry.
 func isLate(code chat.Code) bool {
 	switch code {
-	case chat.CodeNotAMember, chat.CodeConversationUnknown, chat.CodeMuted, chat.CodeDissolved, chat.CodeExpired, chat.CodeForbidden, chat.CodeRecalled, chat.CodeMessageUnknown, chat.CodeNothingToDo:
+	case chat.CodeNotAMember, chat.CodeConversationUnknown, chat.CodeMuted, chat.CodeDissolved, chat.CodeExpired, chat.CodeForbidden, chat.CodeRecalled, chat.CodeMessageUnknown, chat.CodeNothingToDo,
+		chat.CodeRecipient, chat.CodeLeftRecently:
 		return true
 	}
 	return false

@@ -118,7 +118,7 @@ func (m *model) apply(e *chat.Event) {
 	}
 	join := func(u chat.UserID, role chat.Role) {
 		set(u, func(v *seq.Member) {
-			*v = seq.Member{MemberKey: v.MemberKey, Role: role, JoinSeq: e.Seq, ChangedSeq: e.Seq}
+			*v = seq.Member{MemberKey: v.MemberKey, Role: role, JoinSeq: e.Seq, AddedBy: e.Sender, ChangedSeq: e.Seq}
 		})
 		c.MemberCount++
 	}
@@ -135,7 +135,9 @@ func (m *model) apply(e *chat.Event) {
 		}
 	case chat.KindLeave:
 		for _, u := range e.Leave.Users {
-			set(u, func(v *seq.Member) { v.Left, v.Role, v.MutedUntil = true, chat.RoleMember, 0 })
+			set(u, func(v *seq.Member) {
+				v.Left, v.Role, v.MutedUntil, v.LeftBy, v.LeftAt = true, chat.RoleMember, 0, e.Sender, e.SentAt
+			})
 			c.MemberCount--
 		}
 	case chat.KindRole:

@@ -46,7 +46,7 @@ func Main(ctx context.Context, args, environ []string, stdout, stderr io.Writer)
 	s.Send.MaxLag = 20_000
 	code, goOn := config.Command("standalone", args, environ, stdout, stderr,
 		config.Section{Into: own}, config.Section{Name: "http", Into: &s.HTTP}, config.Section{Name: "ops", Into: &s.Ops},
-		config.Section{Name: "read", Into: &s.Read}, config.Section{Name: "send", Into: &s.Send}, config.Section{Name: "push", Into: &s.Push},
+		config.Section{Name: "read", Into: &s.Read}, config.Section{Name: "groups", Into: &s.Groups}, config.Section{Name: "send", Into: &s.Send}, config.Section{Name: "push", Into: &s.Push},
 		config.Section{Name: "trace", Into: &s.Trace})
 	if !goOn {
 		return code

@@ -63,14 +63,26 @@ func (s *Service) CreateGroup(ctx context.Context, u chat.UserID, r CreateGroupR
 	if err := create.Validate(); err != nil {
 		return Group{}, inRequest(err)
 	}
-	hash := s.hasher.Hash(&chat.Command{Type: chat.KindCreate, Create: &chat.Create{Name: r.Name, AvatarURL: r.AvatarURL, HistoryVisible: r.HistoryVisible, Members: members}})
-	id, err := s.reserve(ctx, u, r.ClientMsgID, hash)
+	commands := func(id chat.ConversationID) []*chat.Command {
+		create.Conversation = id
+		return append([]*chat.Command{create}, joins(id, u, r.ClientMsgID, 1, rest)...)
+	}
+	err = s.mustHaveRoom(ctx, "member_ids", append(slices.Clone(members), u), func() ([]*chat.Command, error) {
+		group, err := s.store.ReservedGroup(ctx, u, r.ClientMsgID)
+		if err != nil || group == 0 {
+			return nil, err
+		}
+		return commands(chat.GroupConversation(group)), nil
+	})
 	if err != nil {
 		return Group{}, err
 	}
-	create.Conversation = id
-	list := append([]*chat.Command{create}, joins(id, u, r.ClientMsgID, 1, rest)...)
-	seqs, err := s.commands(ctx, list)
+	hash := s.hasher.Hash(&chat.Command{Type: chat.KindCreate, Create: &chat.Create{Name: r.Name, AvatarURL: r.AvatarURL, HistoryVisible: r.HistoryVisible, Members: members}})
+	id, err := s.reserveOwn(ctx, u, r.ClientMsgID, hash)
+	if err != nil {
+		return Group{}, err
+	}
+	seqs, err := s.commands(ctx, commands(id))
 	if err != nil {
 		return Group{}, err
 	}
@@ -90,7 +102,7 @@ func (s *Service) reserve(ctx context.Context, u chat.UserID, clientMsgID string
 		return chat.ConversationID{}, err
 	}
 	if conflict {
-		return chat.ConversationID{}, chat.RefuseField(chat.CodeConflict, "client_msg_id", "was used before for another group")
+		return chat.ConversationID{}, errOtherGroup()
 	}
 	return chat.GroupConversation(group), nil
 }
@@ -183,7 +195,8 @@ type AddMembersRequest struct {
 	UserIDs     []chat.UserID `json:"user_ids"`
 }
 
-// AddMembers makes people members, at most 10,000 at once.
+// AddMembers makes people members, at most 10,000 at once. Where one of them has no room for another group, nothing is
+// changed; what is judged where numbers are given is judged for each 500 of them.
 func (s *Service) AddMembers(ctx context.Context, u chat.UserID, id chat.ConversationID, r AddMembersRequest) (Change, error) {
 	users, err := distinct("user_ids", r.UserIDs, 0)
 	if err != nil {
@@ -198,9 +211,13 @@ func (s *Service) AddMembers(ctx context.Context, u chat.UserID, id chat.Convers
 	if err := s.mustExist(ctx, "user_ids", users); err != nil {
 		return Change{}, err
 	}
-	seqs, err := s.commands(ctx, joins(id, u, r.ClientMsgID, 0, users))
-	if err != nil {
+	list := joins(id, u, r.ClientMsgID, 0, users)
+	if err := s.mustHaveRoom(ctx, "user_ids", users, func() ([]*chat.Command, error) { return list, nil }); err != nil {
 		return Change{}, err
+	}
+	seqs, err := s.commands(ctx, list)
+	if err != nil {
+		return Change{}, s.withReturn(ctx, u, id, users, err)
 	}
 	return Change{slices.Max(seqs)}, nil
 }

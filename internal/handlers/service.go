@@ -55,6 +55,10 @@ type Store interface {
 	SearchUsers(ctx context.Context, begins string, limit int) ([]sqlstore.User, error)
 	UpdateUser(ctx context.Context, id chat.UserID, nickname, avatarURL *string, at int64) (bool, error)
 	UpsertExternal(ctx context.Context, people []sqlstore.ExternalUser, at int64) (map[string]chat.UserID, error)
+	Load(ctx context.Context, need seq.Need) (seq.Loaded, error)
+	InGroups(ctx context.Context, users []chat.UserID, least int) ([]chat.UserID, error)
+	ReserveCounted(ctx context.Context, r sqlstore.Reservation) (id int64, conflict bool, full int64, err error)
+	ReservedGroup(ctx context.Context, creator chat.UserID, clientMsgID string) (int64, error)
 	ReserveGroup(ctx context.Context, creator chat.UserID, clientMsgID string, hash chat.BodyHash, group int64) (int64, bool, error)
 }
 
@@ -83,6 +87,7 @@ type IDs interface{ NextID() (int64, error) }
 // Service answers requests. It is safe for concurrent use.
 type Service struct {
 	kafka    kafka.Config
+	groups   GroupsConfig
 	store    Store
 	accounts *accounts.Accounts
 	sender   Sender
@@ -106,6 +111,7 @@ type Service struct {
 // Parts are what a Service is made of.
 type Parts struct {
 	Config   Config
+	Groups   GroupsConfig
 	Kafka    kafka.Config
 	Store    Store
 	Accounts *accounts.Accounts
@@ -122,7 +128,7 @@ type Parts struct {
 // New makes the service and subscribes its caches to the heads; call it before those run.
 func New(p Parts) *Service {
 	s := &Service{
-		kafka: p.Kafka, store: p.Store, accounts: p.Accounts, sender: p.Sender, heads: p.Heads, marks: p.Marks, producer: p.Producer,
+		kafka: p.Kafka, groups: p.Groups, store: p.Store, accounts: p.Accounts, sender: p.Sender, heads: p.Heads, marks: p.Marks, producer: p.Producer,
 		hasher: p.Hasher, ids: p.IDs, log: p.Log, now: failpoint.Now,
 	}
 	s.blocks = blocks.New(p.Store, int(p.Config.CacheBytes), encodeMessage, blocks.NewMetrics(p.Registry))

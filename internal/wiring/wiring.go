@@ -76,6 +76,7 @@ type Settings struct {
 	Auth   accounts.Config
 	HTTP   api.Config
 	Read   handlers.Config
+	Groups handlers.GroupsConfig
 	Send   sender.Config
 	Ingest ingest.Config
 	Push   pusher.Config
@@ -89,7 +90,7 @@ type Settings struct {
 func Defaults() *Settings {
 	return &Settings{
 		Ops: ops.DefaultConfig(), Kafka: kafka.DefaultConfig(), Store: sqlstore.DefaultConfig(), Redis: RedisConfig{Addrs: []string{"127.0.0.1:6379"}},
-		Auth: accounts.DefaultConfig(), HTTP: api.DefaultConfig(), Read: handlers.DefaultConfig(), Send: sender.DefaultConfig(), Ingest: ingest.DefaultConfig(), Push: pusher.DefaultConfig(),
+		Auth: accounts.DefaultConfig(), HTTP: api.DefaultConfig(), Read: handlers.DefaultConfig(), Groups: handlers.DefaultGroupsConfig(), Send: sender.DefaultConfig(), Ingest: ingest.DefaultConfig(), Push: pusher.DefaultConfig(),
 		Timeline: TimelineConfig{Run: timelineParts}, Archive: archive.DefaultConfig(), Trace: tracing.DefaultConfig(),
 	}
 }
@@ -103,7 +104,7 @@ func (s *Settings) Base() []config.Section {
 // ForAPI gives the sections of the api.
 func (s *Settings) ForAPI() []config.Section {
 	return append(s.Base(), config.Section{Name: "http", Into: &s.HTTP}, config.Section{Name: "auth", Into: &s.Auth}, config.Section{Name: "read", Into: &s.Read},
-		config.Section{Name: "send", Into: &s.Send}, config.Section{Name: "ingest", Into: &s.Ingest})
+		config.Section{Name: "groups", Into: &s.Groups}, config.Section{Name: "send", Into: &s.Send}, config.Section{Name: "ingest", Into: &s.Ingest})
 }
 
 // ForPusher gives the sections of the pusher: requests on sockets go through the same handlers as the api's.
@@ -263,7 +264,7 @@ func (p *Parts) Requests() (*Requests, []ops.Named, error) {
 		Sender:   sender.New(p.Settings.Send, p.Settings.Kafka, commands, p.Redis, p.Guarded, hasher, p.Log, sender.NewMetrics(p.Registry), p.ID),
 	}
 	r.Service = handlers.New(handlers.Parts{
-		Config: p.Settings.Read, Kafka: p.Settings.Kafka, Store: p.Guarded, Accounts: r.Accounts, Sender: r.Sender, Heads: r.Heads,
+		Config: p.Settings.Read, Groups: p.Settings.Groups, Kafka: p.Settings.Kafka, Store: p.Guarded, Accounts: r.Accounts, Sender: r.Sender, Heads: r.Heads,
 		Marks: p.Marks, Producer: marks, Hasher: hasher, IDs: p.IDs, Log: p.Log, Registry: p.Registry,
 	})
 	p.Ops.Check("hints", func(context.Context) error {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -38,8 +37,5 @@ func importExport(ctx context.Context, args []string, out io.Writer) error {
 	if err := report.Print(out); err != nil {
 		return err
 	}
-	if report.Rejected() > 0 || report.Missing() > 0 {
-		return fmt.Errorf("%d lines were rejected and %d have no outcome", report.Rejected(), report.Missing())
-	}
-	return nil
+	return report.Err()
 }

@@ -12,8 +12,9 @@ import (
 	"tideline/pkg/chat"
 )
 
-// checkpointVersion is the form of the checkpoint file.
-const checkpointVersion = 1
+// checkpointVersion is the form of the checkpoint file. Version 1 did not note whether a finished run had failed: its runs
+// are judged again by what the logs say.
+const checkpointVersion = 2
 
 // checkpoint is how far an import is: everything up to Line is acknowledged by Kafka.
 type checkpoint struct {
@@ -35,6 +36,15 @@ type checkpoint struct {
 	Counts Counts `json:"counts"`
 	// Finished tells that every outcome was seen when the export ended at Line.
 	Finished bool `json:"finished"`
+	// Failed is what finished runs could not import; nil where nothing was lost.
+	Failed *Failure `json:"failed,omitempty"`
+}
+
+// Failure is what finished runs of an import could not import.
+type Failure struct {
+	Rejected int       `json:"rejected"` // commands that were refused for good
+	Missing  int       `json:"missing"`  // lines without an outcome
+	Refused  []Refused `json:"refused,omitempty"`
 }
 
 // Counts says what the lines were.
@@ -65,13 +75,19 @@ func loadCheckpoint(path, source string) (*checkpoint, error) {
 		return nil, fmt.Errorf("reading the checkpoint %s: %w", path, err)
 	}
 	switch {
-	case c.Version != checkpointVersion:
+	case c.Version != checkpointVersion && c.Version != 1:
 		return nil, fmt.Errorf("the checkpoint %s has version %d, this command knows %d", path, c.Version, checkpointVersion)
 	case c.Source != source:
 		return nil, fmt.Errorf("the checkpoint %s is of the import %q, this one is %q: name another file with -import.checkpoint", path, c.Source, source)
 	case c.Conversation.Kind != chat.KindGroup,
 		min(int64(c.Partition), c.MessagesFrom, c.RejectedFrom, int64(c.Joined), int64(c.Line), c.Last+1, int64(c.Counts.least())) < 0:
 		return nil, fmt.Errorf("the checkpoint %s is not one that was saved: it names no group, or counts below nothing", path)
+	}
+	if f := c.Failed; f != nil && (min(f.Rejected, f.Missing) < 0 || f.Rejected+f.Missing == 0 || len(f.Refused) > maxToldLines) {
+		return nil, fmt.Errorf("the checkpoint %s is not one that was saved: it notes a failure without a loss", path)
+	}
+	if c.Version == 1 {
+		c.Version, c.Finished = checkpointVersion, false
 	}
 	return &c, nil
 }

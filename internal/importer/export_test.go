@@ -160,10 +160,16 @@ func TestCheckpoint_OfAnotherImportOrVersionIsRefused(t *testing.T) {
 	if got, err := loadCheckpoint(path, "a"); err != nil || *got != *c {
 		t.Errorf("it comes back as %+v, %v", got, err)
 	}
+	if err := os.WriteFile(path, []byte(`{"version":1,"source":"a","conversation_id":"g-7","line":7,"last":-1,"finished":true}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := loadCheckpoint(path, "a"); err != nil || *got != *c {
+		t.Errorf("version 1, which did not note whether its run failed, comes back as %+v, %v", got, err)
+	}
 	if _, err := loadCheckpoint(path, "b"); err == nil || !strings.Contains(err.Error(), "import.checkpoint") {
 		t.Errorf("another import's: %v", err)
 	}
-	for _, content := range []string{`{"version":2,"source":"a"}`, `{"version":1,"sour`, ""} {
+	for _, content := range []string{`{"version":3,"source":"a"}`, `{"version":2,"source":"a"}`, `{"version":1,"sour`, ""} {
 		if _, err := loadCheckpoint(write(t, "c", []byte(content)), "a"); err == nil {
 			t.Errorf("%q is taken", content)
 		}

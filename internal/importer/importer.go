@@ -63,7 +63,7 @@ func (im *Importer) Run(ctx context.Context, path string) (*Report, error) {
 	case cp != nil && found.sum != cp.Sum:
 		return nil, fmt.Errorf("the first %d lines of %s are not those that %s was written for", line, path, cfg.Checkpoint)
 	case cp != nil && cp.Finished && cp.Line == found.lines:
-		return &Report{Conversation: cp.Conversation, People: len(found.people), Counts: cp.Counts, BadLines: found.told, Before: true}, nil
+		return &Report{Conversation: cp.Conversation, People: len(found.people), Counts: cp.Counts, BadLines: found.told, Before: true, Earlier: cp.Failed}, nil
 	}
 	r := &run{Importer: im, cfg: cfg, path: path, found: found, cp: cp}
 	if err := r.prepare(ctx); err != nil {
@@ -152,7 +152,8 @@ func (r *run) do(parent context.Context) (*Report, error) {
 	if err := r.outcomes(ctx, report); err != nil {
 		return nil, err
 	}
-	r.cp.Finished = true
+	report.Earlier = r.cp.Failed // not before: while outcomes are counted, only those of the logs count
+	r.cp.Finished, r.cp.Failed = true, report.failure()
 	return report, r.cp.save(r.cfg.Checkpoint)
 }
 

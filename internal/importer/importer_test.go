@@ -190,6 +190,70 @@ func TestImporter_TellsWhatWasRejected(t *testing.T) {
 	}
 }
 
+// The lines are dated three days ahead: nothing can be numbered. The same command says so again, whatever the logs still
+// have, until its checkpoint is removed.
+func TestImporter_FailedRunStaysFailed(t *testing.T) {
+	r := newRig(t)
+	t.Cleanup(r.naming())
+	day := func(ahead int) string { return time.Now().UTC().AddDate(0, 0, ahead).Format(time.DateOnly) }
+	line := func(day, text string) string {
+		return `{"day":"` + day + `","minute":1,"kind":"message","sender":"ada","text":"` + text + `"}` + "\n"
+	}
+	path := write(t, "ahead.jsonl", []byte(line(day(3), "too early")))
+	first := r.run(r.config(), path)
+	if first.Err() == nil || first.Rejected() != 3 || first.Missing() != 0 || first.Numbered[chat.KindMessage] != 0 {
+		t.Fatalf("it reports %+v, %v", first, first.Err())
+	}
+	mustStayFailed := func(again *Report) {
+		t.Helper()
+		var out bytes.Buffer
+		if err := again.Print(&out); err != nil || again.Err() == nil || again.Rejected() != 3 || !strings.Contains(out.String(), string(chat.CodeInvalidField)) {
+			t.Errorf("it reports %+v, %v\n%s", again, again.Err(), &out)
+		}
+	}
+	for range 2 {
+		again := r.run(r.config(), path)
+		if !again.Before || !strings.Contains(again.Err().Error(), "remove the checkpoint") {
+			t.Errorf("it reports %+v, %v", again, again.Err())
+		}
+		mustStayFailed(again)
+	}
+
+	// A checkpoint of the version before says that the run had finished, and no more: the logs are asked again.
+	raw, err := os.ReadFile(path + ".checkpoint")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := loadCheckpoint(path+".checkpoint", "ahead.jsonl")
+	if err != nil || c.Failed == nil {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	old := *c
+	old.Version, old.Failed = 1, nil
+	if err := old.save(path + ".checkpoint"); err != nil {
+		t.Fatal(err)
+	}
+	mustStayFailed(r.run(r.config(), path))
+
+	// Retention has removed the rejections: what was noted counts.
+	c.RejectedFrom, c.Finished = 3, false
+	if err := c.save(path + ".checkpoint"); err != nil {
+		t.Fatal(err)
+	}
+	mustStayFailed(r.run(r.config(), path))
+	if now, err := os.ReadFile(path + ".checkpoint"); err != nil || !bytes.Contains(now, []byte(`"failed"`)) || !bytes.Contains(raw, []byte(`"failed"`)) {
+		t.Errorf("the checkpoint says %s, %v", now, err)
+	}
+
+	// Without a checkpoint everything is judged again.
+	if err := os.Remove(path + ".checkpoint"); err != nil {
+		t.Fatal(err)
+	}
+	if fresh := r.run(r.config(), path); fresh.Before || fresh.Rejected() != 3 {
+		t.Errorf("it reports %+v", fresh)
+	}
+}
+
 // Nobody numbers: the import stops at its bound, says whom it waits for, and gives up after its patience.
 func TestImporter_StopsAtItsBoundWhenNobodyNumbers(t *testing.T) {
 	r := newRig(t)

@@ -12,9 +12,9 @@ import (
 
 // Refused is a command of the import that did not become an event.
 type Refused struct {
-	ClientMsgID string
-	Code        chat.Code
-	Message     string
+	ClientMsgID string    `json:"client_msg_id"`
+	Code        chat.Code `json:"code"`
+	Message     string    `json:"message"`
 }
 
 // Report says what became of an import, over all of its runs.
@@ -30,6 +30,10 @@ type Report struct {
 	Outcomes map[chat.Code]int
 	Refused  []Refused // the first few
 	Partial  bool
+
+	// Earlier is what finished runs before this one could not import; a failed import stays failed until its checkpoint is
+	// removed, whatever the logs still have.
+	Earlier *Failure
 
 	// Before tells that an earlier run had finished and there was nothing to do.
 	Before bool
@@ -49,15 +53,50 @@ func (r *Report) Rejected() int {
 			n += count
 		}
 	}
+	if r.Earlier != nil {
+		n = max(n, r.Earlier.Rejected)
+	}
 	return n
 }
 
 // Missing counts the lines that were produced and have no outcome; 0 where the logs do not reach back far enough to say.
 func (r *Report) Missing() int {
-	if r.Partial || r.Before {
-		return 0
+	n := 0
+	if r.Earlier != nil {
+		n = r.Earlier.Missing
 	}
-	return max(r.Counts.Produced()-r.Numbered[chat.KindMessage]-r.Outcomes[chat.CodeDuplicate]-r.Rejected(), 0)
+	if r.Partial || r.Before {
+		return n
+	}
+	return max(r.Counts.Produced()-r.Numbered[chat.KindMessage]-r.Outcomes[chat.CodeDuplicate]-r.Rejected(), n)
+}
+
+// Err returns an error where something was not imported, by this run or an earlier one.
+func (r *Report) Err() error {
+	switch rejected, missing := r.Rejected(), r.Missing(); {
+	case rejected == 0 && missing == 0:
+		return nil
+	case r.Before:
+		return fmt.Errorf("an earlier run failed: %d commands were rejected and %d lines have no outcome; remove the checkpoint to import again what was not numbered", rejected, missing)
+	default:
+		return fmt.Errorf("%d commands were rejected and %d lines have no outcome", rejected, missing)
+	}
+}
+
+// failure returns what the checkpoint notes of a finished run.
+func (r *Report) failure() *Failure {
+	if r.Err() == nil {
+		return nil
+	}
+	return &Failure{Rejected: r.Rejected(), Missing: r.Missing(), Refused: r.refused()}
+}
+
+// refused lists the first commands that were refused: those that the logs still have, or those noted before.
+func (r *Report) refused() []Refused {
+	if len(r.Refused) == 0 && r.Earlier != nil {
+		return r.Earlier.Refused
+	}
+	return r.Refused
 }
 
 // Print writes the report for people.
@@ -74,6 +113,15 @@ func (r *Report) Print(w io.Writer) error {
 	for _, l := range r.BadLines {
 		row(fmt.Sprintf("  line %d", l.Number), l.Reason)
 	}
+	if r.Before && r.Err() != nil {
+		row("an earlier run failed", "nothing was done now")
+		row("rejected", r.Rejected())
+		for _, f := range r.refused() {
+			row("  "+f.ClientMsgID, string(f.Code)+": "+f.Message)
+		}
+		row("lines without an outcome", r.Missing())
+		return t.Flush()
+	}
 	if r.Before {
 		row("an earlier run had finished", "nothing was left to do")
 		return t.Flush()
@@ -81,7 +129,7 @@ func (r *Report) Print(w io.Writer) error {
 	row("messages numbered", r.Numbered[chat.KindMessage])
 	row("repeated, and numbered once", r.Outcomes[chat.CodeDuplicate])
 	row("rejected", r.Rejected())
-	for _, f := range r.Refused {
+	for _, f := range r.refused() {
 		row("  "+f.ClientMsgID, string(f.Code)+": "+f.Message)
 	}
 	if r.Partial {

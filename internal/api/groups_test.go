@@ -233,7 +233,8 @@ func TestGroups_AddAndRemove(t *testing.T) {
 	eve.call("PUT", "/conversations/"+cid+"/read", m{"seq": after}).refused(403, "not_a_member", "")
 
 	// Who comes back reads from the new join on, and does not get what was said meanwhile.
-	back := ada.call("POST", path, m{"user_ids": []string{eve.id}}).must(200).number("seq")
+	ada.call("PATCH", path+"/"+bob.id, m{"role": "admin"}).must(200)
+	back := bob.call("POST", path, m{"user_ids": []string{eve.id}}).must(200).number("seq")
 	if got := eve.pull(cid, "?after=0"); got.MinSeq != back || got.Messages[0].ToSeq != back-1 {
 		t.Errorf("after coming back eve sees %+v", got)
 	}

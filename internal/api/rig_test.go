@@ -80,6 +80,7 @@ func startRig() (_ *rig, err error) {
 	s := wiring.Defaults()
 	s.HTTP.Addr, s.Ops.Addr = "127.0.0.1:0", "127.0.0.1:0"
 	s.HTTP.RatePerUser, s.HTTP.RatePerAddress = 0, 0 // one address and few people do here what thousands do elsewhere
+	s.Groups.MaxMemberships = 30                     // enough for the other tests, and few enough to reach
 	s.Kafka.Partitions, s.Kafka.Replication, s.Kafka.MinInSync = 2, 1, 1
 	s.Kafka.RetentionBytes, s.Kafka.SegmentBytes = embedded.RetentionBytes, embedded.SegmentBytes
 	s.Ingest.Fenced, s.Ingest.HashKey = false, "a hash key of the tests"

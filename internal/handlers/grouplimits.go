@@ -69,7 +69,7 @@ func errOtherGroup() error {
 // this group already are left out, and so are those of commands that were numbered before: a retry is answered as the
 // first request was. Memberships are counted as they are stored: requests about one person that are under way at the same
 // moment do not see each other. The commands are asked for only where somebody has no room.
-func (s *Service) mustHaveRoom(ctx context.Context, field string, users []chat.UserID, commands func() ([]*chat.Command, error)) error {
+func (s *Service) mustHaveRoom(ctx context.Context, caller chat.UserID, field string, users []chat.UserID, commands func() ([]*chat.Command, error)) error {
 	most := s.groups.MaxMemberships
 	full, err := s.store.InGroups(ctx, users, most)
 	if err != nil || len(full) == 0 {
@@ -83,6 +83,9 @@ func (s *Service) mustHaveRoom(ctx context.Context, field string, users []chat.U
 		if full, err = s.notYet(ctx, full, list); err != nil || len(full) == 0 {
 			return err
 		}
+	}
+	if slices.Contains(full, caller) {
+		return chat.Refuse(chat.CodeMembershipLimit, "you are a member of %d groups or more, and at most %d are allowed", most, most)
 	}
 	return chat.RefuseField(chat.CodeMembershipLimit, field, "user %s is a member of %d groups or more, and at most %d are allowed", slices.Min(full), most, most)
 }

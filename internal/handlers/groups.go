@@ -67,7 +67,7 @@ func (s *Service) CreateGroup(ctx context.Context, u chat.UserID, r CreateGroupR
 		create.Conversation = id
 		return append([]*chat.Command{create}, joins(id, u, r.ClientMsgID, 1, rest)...)
 	}
-	err = s.mustHaveRoom(ctx, "member_ids", append(slices.Clone(members), u), func() ([]*chat.Command, error) {
+	err = s.mustHaveRoom(ctx, u, "member_ids", append(slices.Clone(members), u), func() ([]*chat.Command, error) {
 		group, err := s.store.ReservedGroup(ctx, u, r.ClientMsgID)
 		if err != nil || group == 0 {
 			return nil, err
@@ -212,7 +212,7 @@ func (s *Service) AddMembers(ctx context.Context, u chat.UserID, id chat.Convers
 		return Change{}, err
 	}
 	list := joins(id, u, r.ClientMsgID, 0, users)
-	if err := s.mustHaveRoom(ctx, "user_ids", users, func() ([]*chat.Command, error) { return list, nil }); err != nil {
+	if err := s.mustHaveRoom(ctx, u, "user_ids", users, func() ([]*chat.Command, error) { return list, nil }); err != nil {
 		return Change{}, err
 	}
 	seqs, err := s.commands(ctx, list)

@@ -141,6 +141,9 @@ func command(rng *rand.Rand, p Plan, i int) chat.Command {
 		c.Type, c.Join = chat.KindJoin, &chat.Join{Users: []chat.UserID{who(), who()}}
 	case k < 8:
 		c.Type, c.Leave = chat.KindLeave, &chat.Leave{Users: []chat.UserID{who()}}
+		if rng.IntN(2) == 0 {
+			c.Leave.Users = []chat.UserID{c.Sender}
+		}
 	case k < 10:
 		c.Sender = people[0]
 		c.Type, c.Mute = chat.KindMute, &chat.Mute{User: who(), Until: int64(rng.IntN(2)) * (now + 1000)}
@@ -160,6 +163,9 @@ func command(rng *rand.Rand, p Plan, i int) chat.Command {
 		}
 		if rng.IntN(8) == 0 {
 			c.Message.Recipients = []chat.UserID{who()}
+		}
+		if rng.IntN(6) == 0 {
+			c.Message.Mentions = &chat.Mentions{UserIDs: []chat.UserID{who(), 99}, All: rng.IntN(4) == 0}
 		}
 	}
 	return c
@@ -183,6 +189,47 @@ func clientID(rng *rand.Rand, i int) string {
 
 func uuid7(rng *rand.Rand, stamp int64) string {
 	return fmt.Sprintf("%08x-%04x-7%03x-8%03x-%012x", stamp>>16, stamp&0xffff, rng.IntN(1<<12), rng.IntN(1<<12), rng.Int64N(1<<48))
+}
+
+// checkNamed compares whom an event names with who was a member when it was numbered.
+func checkNamed(t *testing.T, m *model, e *chat.Event, c *chat.Command) {
+	t.Helper()
+	member := func(u chat.UserID) seq.Member { return m.members[seq.MemberKey{Conversation: e.Conversation, User: u}] }
+	present := func(u chat.UserID) bool {
+		return e.Conversation.HasPeer(u) || member(u).User != 0 && !member(u).Left
+	}
+	switch e.Kind {
+	case chat.KindMessage:
+		for _, u := range e.Message.Recipients {
+			if !present(u) {
+				t.Errorf("%s/%d is addressed to %s, who is no member", e.Conversation, e.Seq, u)
+			}
+		}
+		var want, got []chat.UserID
+		if c.Message.Mentions != nil {
+			for _, u := range c.Message.Mentions.UserIDs {
+				if present(u) && !slices.Contains(want, u) {
+					want = append(want, u)
+				}
+			}
+		}
+		if e.Message.Mentions != nil {
+			got = e.Message.Mentions.UserIDs
+		}
+		slices.Sort(want)
+		if !slices.Equal(got, want) || (e.Message.Mentions != nil && e.Message.Mentions.All) != (c.Message.Mentions != nil && c.Message.Mentions.All) {
+			t.Errorf("%s/%d mentions %v, and the members among those of the command are %v", e.Conversation, e.Seq, got, want)
+		}
+	case chat.KindJoin:
+		if e.Producer != "" { // of a backend, as far as the owners of this suite know
+			return
+		}
+		for _, u := range e.Join.Users {
+			if v := member(u); v.Left && v.AddedBy == e.Sender && v.LeftBy == u {
+				t.Errorf("%s/%d puts %s back, who left %s", e.Conversation, e.Seq, u, e.Sender)
+			}
+		}
+	}
 }
 
 // check reads the log and compares it with the promises.
@@ -257,6 +304,7 @@ func check(ctx context.Context, t *testing.T, w World, commands []chat.Command) 
 				t.Errorf("%s/%d: %s aims at %d, which it may not see", e.Conversation, e.Seq, e.Sender, n)
 			}
 		}
+		checkNamed(t, &m, e, &commands[e.InboundOffset])
 		m.apply(e)
 		if byPlace[e.Conversation] == nil {
 			byPlace[e.Conversation] = map[int64]*chat.Event{}

@@ -84,7 +84,11 @@ func (k *KafkaLogs) Read(ctx context.Context, topic string, partition int32, fro
 	defer stop(nil)
 	stalled := time.AfterFunc(readPatience, func() { stop(errStalled) })
 	defer stalled.Stop()
-	_, err := kafka.ReadToEnd(reading, k.cfg, k.id, k.log, topic, partition, from, func(r *kgo.Record) error {
+	read := kafka.ReadToEnd
+	if topic == kafka.TopicInbound { // anybody may have written it, and what cannot be read must have been refused
+		read = kafka.ReadOverDamage
+	}
+	_, err := read(reading, k.cfg, k.id, k.log, topic, partition, from, func(r *kgo.Record) error {
 		if r.Offset >= to {
 			return errPast
 		}

@@ -32,9 +32,9 @@ func (c *Checker) rejected(ctx context.Context, p int32, v *readPartition, early
 		case r.Inbound.Partition != p:
 			f.breach(checkRejected, at, "it refuses a record of im.inbound/%d", r.Inbound.Partition)
 			return nil
-		case v.inbound.has(r.Inbound.Offset):
+		case v.inbound.overlaps(stretch(&r)):
 			f.breach(checkRejected, at, "it refuses im.inbound/%d at %d, which became an event", p, r.Inbound.Offset)
-		case v.refused.add(r.Inbound.Offset):
+		case v.refused.addSpan(stretch(&r)):
 			f.breach(checkRejected, at, "it refuses im.inbound/%d at %d, which was refused before", p, r.Inbound.Offset)
 		}
 		if !r.Conversation.IsZero() && string(rec.Key) != r.Conversation.String() {
@@ -63,6 +63,11 @@ func (c *Checker) rejected(ctx context.Context, p int32, v *readPartition, early
 		return err
 	}
 	return c.firsts(ctx, p, v, repeats)
+}
+
+// stretch returns the offsets of im.inbound that a rejection is of.
+func stretch(r *chat.Rejection) span {
+	return span{r.Inbound.Offset, max(r.Inbound.Offset, r.InboundLast) + 1}
 }
 
 // firsts looks whether what repeats name is there.
@@ -135,6 +140,12 @@ func (c *Checker) outcomes(ctx context.Context, p int32, v *readPartition, inbou
 	f := newFound()
 	err := c.retained(ctx, kafka.TopicInbound, p, Bounds{floor, to}, func(r *kgo.Record) error {
 		f.count(checkOutcomes, 1)
+		if d := kafka.DamageOf(r); d != nil {
+			if !v.refused.has(d.First) || !v.refused.has(d.Last) {
+				f.breach(checkOutcomes, atOffset(r.Topic, r.Partition, r.Offset), "offsets %d to %d cannot be read, and were not refused: %s", d.First, d.Last, d.Why)
+			}
+			return nil
+		}
 		if !v.inbound.has(r.Offset) && !v.refused.has(r.Offset) {
 			f.breach(checkOutcomes, atOffset(r.Topic, r.Partition, r.Offset), "it became no event and was not refused; the log is dealt with up to %d", next)
 		}

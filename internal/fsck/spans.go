@@ -27,6 +27,30 @@ func (s *spans) add(n int64) (again bool) {
 	return false
 }
 
+// addSpan adds offsets and tells whether one of them was there.
+func (s *spans) addSpan(v span) (again bool) {
+	if v.to == v.from+1 {
+		return s.add(v.from)
+	}
+	again = s.overlaps(v)
+	i, _ := s.find(v.from)
+	if i > 0 && s.list[i-1].to == v.from {
+		i--
+	}
+	n := i
+	for ; n < len(s.list) && s.list[n].from <= v.to; n++ {
+		v.from, v.to = min(v.from, s.list[n].from), max(v.to, s.list[n].to)
+	}
+	s.list = slices.Replace(s.list, i, n, v)
+	return again
+}
+
+// overlaps tells whether one of some offsets is there.
+func (s *spans) overlaps(v span) bool {
+	i, _ := s.find(v.from)
+	return i < len(s.list) && s.list[i].from < v.to
+}
+
 // has tells whether an offset is there.
 func (s *spans) has(n int64) bool {
 	_, there := s.find(n)

@@ -116,6 +116,13 @@ func (l *partitionLog) Poll(ctx context.Context, limit int) ([]seq.Record, int64
 }
 
 func (l *partitionLog) decode(r *kgo.Record) seq.Record {
+	if d := kafka.DamageOf(r); d != nil {
+		l.metrics.damaged.Inc()
+		return seq.Record{
+			Offset: d.First, Last: d.Last, Attached: &attached{record: r},
+			Fault: chat.Refuse(chat.CodeMalformed, "offsets %d to %d cannot be read: %s", d.First, d.Last, d.Why),
+		}
+	}
 	out := seq.Record{
 		Offset: r.Offset, Value: r.Value, ContentType: kafka.Header(r, kafka.HeaderContentType), Producer: producerName(r),
 		Attached: &attached{record: r, replyTo: replyTo(r)},

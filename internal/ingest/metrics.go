@@ -22,6 +22,7 @@ type Metrics struct {
 	stuck    prometheus.Counter
 	failures prometheus.Counter
 	again    prometheus.Counter
+	damaged  prometheus.Counter
 }
 
 // NewMetrics registers the metrics.
@@ -40,6 +41,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		stuck:    f.NewCounter(prometheus.CounterOpts{Name: "tideline_ingest_stuck_total", Help: "Times numbering stopped because log and store do not fit together. Any rise is an emergency: see the runbook."}),
 		failures: f.NewCounter(prometheus.CounterOpts{Name: "tideline_ingest_owner_failures_total", Help: "Owners of partitions that ended with an error and were started again. A few come with a failure of Kafka or the store; the log says which."}),
 		again:    f.NewCounter(prometheus.CounterOpts{Name: "tideline_ingest_repeated_failures_total", Help: "Owners that ended where the one before them had ended: their partition does not move. When it rises while Kafka and the store answer: see the runbook."}),
+		damaged:  f.NewCounter(prometheus.CounterOpts{Name: "tideline_ingest_unreadable_batches_total", Help: "Batches of im.inbound that could not be read and were rejected as a whole. When it rises: im.rejected says which offsets; find out which producer wrote them."}),
 	}
 }
 

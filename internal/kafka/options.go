@@ -28,6 +28,7 @@ type Config struct {
 	Password       config.Secret `conf:"password" help:"SASL/SCRAM-SHA-512 password"`
 	RetentionBytes int64         `conf:"retention-bytes" help:"bytes a partition keeps at most, for topics that are created; 0 for no bound but time"`
 	SegmentBytes   int64         `conf:"segment-bytes" help:"size of a log segment, for topics that are created; 0 for the broker's default"`
+	MaxUnpacked    int64         `conf:"max-unpacked-bytes" help:"bytes that a batch may unpack to; a larger one is not read, and rejected as a whole"`
 	// Plain tells that im.messages and im.rejected are written without transactions (ingest.fenced is false), which only
 	// the embedded broker allows. It is no setting of its own.
 	Plain bool
@@ -43,6 +44,7 @@ func DefaultConfig() Config {
 		// A dead process holds its partitions for this long. 6 s is the least that brokers allow by default, 10 s lets a
 		// long garbage collection or a slow disk pass.
 		SessionTimeout: 10 * time.Second,
+		MaxUnpacked:    MaxUnpackedBytes,
 	}
 }
 
@@ -60,6 +62,9 @@ func (c *Config) Validate() error {
 	}
 	if c.SessionTimeout < time.Second || c.SessionTimeout > 5*time.Minute {
 		faults = append(faults, fmt.Errorf("kafka.session-timeout is %s, 1s to 5m are possible", c.SessionTimeout))
+	}
+	if c.MaxUnpacked < 1<<20 || c.MaxUnpacked > 1<<30 {
+		faults = append(faults, fmt.Errorf("kafka.max-unpacked-bytes is %d, 1 MiB to 1 GiB are possible", c.MaxUnpacked))
 	}
 	if (c.User == "") != (c.Password.Reveal() == "") {
 		faults = append(faults, errors.New("kafka.user and kafka.password belong together"))
@@ -199,8 +204,12 @@ func (c *Config) consuming() []kgo.Opt {
 
 // NewReader makes a reader of some partitions from exact offsets.
 func (c *Config) NewReader(clientID string, log *slog.Logger, from map[string]map[int32]kgo.Offset, more ...kgo.Opt) (*kgo.Client, error) {
+	unpacker, err := NewUnpacker(c.MaxUnpacked)
+	if err != nil {
+		return nil, err
+	}
 	opts := append(c.Common(clientID, log), c.consuming()...)
-	opts = append(opts, kgo.ConsumePartitions(from))
+	opts = append(opts, kgo.WithDecompressor(unpacker), kgo.ConsumePartitions(from))
 	return newClient("reader", append(opts, more...))
 }
 

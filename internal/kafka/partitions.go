@@ -52,13 +52,21 @@ type Partition struct {
 	// Company is how long a batch waits for more records, while there are many. Worth it where a batch costs much,
 	// whatever its size. The owner sets it.
 	Company time.Duration
+	// StepOver makes Poll return a record for each stretch that cannot be read (see DamageOf), instead of an error. The
+	// owner sets it before Start.
+	StepOver bool
 
-	reader *kgo.Client
-	next   int64
-	end    int64
-	crowd  bool          // the last poll gave many records
-	fault  error         // of a poll that had records to give first
-	held   []*kgo.Record // were fetched and not given yet
+	reader   *kgo.Client
+	unpacker *Unpacker
+	meter    *meter
+	read     *batchCounter
+	next     int64
+	end      int64
+	crowd    bool          // the last poll gave many records
+	fault    error         // of a poll that had records to give first
+	held     []*kgo.Record // were fetched and not given yet
+	late     error         // of a fetch whose records are held
+	looked   int64         // before this offset no damage was found
 }
 
 // Run is a member of the group until the context ends. It returns after every owner has returned.
@@ -251,14 +259,25 @@ func (p *Partition) Start(ctx context.Context, offset int64) error {
 	if offset, err = p.cfg.begin(p.Topic, p.ID, offset, start, end); err != nil {
 		return err
 	}
-	// The markers of transactions are asked for: whoever has seen one can say that it needs nothing before its end.
-	reader, err := p.cfg.NewReader(p.id, p.log, map[string]map[int32]kgo.Offset{p.Topic: {p.ID: kgo.NewOffset().At(offset)}}, kgo.KeepControlRecords())
+	p.next, p.end = offset, end
+	if err := p.open(); err != nil {
+		return err
+	}
+	p.done(offset)
+	return nil
+}
+
+// open makes the reader, which begins at the next offset.
+func (p *Partition) open() error {
+	unpacker, err := NewUnpacker(p.cfg.MaxUnpacked)
 	if err != nil {
 		return err
 	}
-	p.reader, p.next, p.end = reader, offset, end
-	p.done(offset)
-	return nil
+	p.unpacker, p.meter, p.read, p.late, p.looked = unpacker, &meter{unpacker: unpacker}, new(batchCounter), nil, 0
+	// The markers of transactions are asked for: whoever has seen one can say that it needs nothing before its end.
+	p.reader, err = p.cfg.NewReader(p.id, p.log, map[string]map[int32]kgo.Offset{p.Topic: {p.ID: kgo.NewOffset().At(p.next)}},
+		kgo.KeepControlRecords(), kgo.WithDecompressor(p.meter), kgo.WithHooks(p.read))
+	return err
 }
 
 // pollBytes bounds the values of the records that one Poll gives, the last one not counted. A thousand of the longest
@@ -328,13 +347,28 @@ const crowd = 8
 
 // fetch gives what is held, or else what comes, as long as there is room for it.
 func (p *Partition) fetch(ctx context.Context, limit int, room *int) ([]*kgo.Record, error) {
-	if len(p.held) > 0 {
-		return p.give(limit, room), nil
+	if len(p.held) == 0 {
+		fault := p.late
+		if p.late = nil; fault == nil {
+			fault = p.poll(ctx, limit)
+		}
+		if fault != nil && len(p.held) == 0 {
+			return p.stepOver(ctx, -1, fault)
+		}
+		p.late = fault
 	}
-	fetches := p.reader.PollRecords(ctx, limit+1) // the marker behind a full batch comes along
-	var fault error
+	return p.give(ctx, limit, room)
+}
+
+// poll fetches into what is held, and returns the error of the partition, which is of the place behind what is held.
+func (p *Partition) poll(ctx context.Context, limit int) (fault error) {
+	p.meter.used.Store(0)
+	before := p.read.n.Load()
+	waiting, cancel := context.WithTimeout(ctx, stalledAfter)
+	defer cancel()
+	fetches := p.reader.PollRecords(waiting, limit+1) // the marker behind a full batch comes along
 	fetches.EachPartition(func(f kgo.FetchTopicPartition) {
-		if f.Err != nil && fault == nil && !errors.Is(f.Err, context.Canceled) && !errors.Is(f.Err, context.DeadlineExceeded) {
+		if f.Err != nil && fault == nil && !errors.Is(f.Err, context.Canceled) && !errors.Is(f.Err, context.DeadlineExceeded) && !errors.Is(f.Err, errNoRoom) {
 			fault = f.Err
 		}
 		if f.HighWatermark > p.end {
@@ -342,21 +376,75 @@ func (p *Partition) fetch(ctx context.Context, limit int, room *int) ([]*kgo.Rec
 		}
 	})
 	p.held = fetches.Records()
-	records := p.give(limit, room)
-	if fault != nil {
-		return records, fmt.Errorf("reading %s/%d at %d: %w", p.Topic, p.ID, p.next, fault)
+	if fault == nil && len(p.held) == 0 && waiting.Err() != nil && ctx.Err() == nil && p.read.n.Load() > before {
+		return errStalled
 	}
-	return records, nil
+	return fault
+}
+
+// errStalled says that batches were read and had no records to give.
+var errStalled = errors.New("batches have no records")
+
+func (p *Partition) readingError(err error) error {
+	return fmt.Errorf("reading %s/%d at %d: %w", p.Topic, p.ID, p.next, err)
+}
+
+// stepOver looks for damage at the next offset, before end, and returns what stands for it; without damage, it returns the
+// error that made it look.
+func (p *Partition) stepOver(ctx context.Context, end int64, fault error) ([]*kgo.Record, error) {
+	d, err := p.inspect(ctx, end)
+	switch {
+	case err != nil:
+		return nil, err
+	case d == nil && errors.Is(fault, errStalled):
+		return nil, nil // of transactions that were taken back
+	case d == nil && fault != nil:
+		return nil, p.readingError(fault)
+	case d == nil:
+		return nil, nil
+	case !p.StepOver:
+		return nil, fmt.Errorf("reading %s/%d: %w: offsets %d to %d: %s", p.Topic, p.ID, ErrDamaged, d.First, d.Last, d.Why)
+	}
+	p.log.Error("A BATCH CANNOT BE READ and is stepped over", "topic", p.Topic, "partition", p.ID, "first", d.First, "last", d.Last, "err", d.Why)
+	p.next = d.Last + 1
+	if len(p.held) == 0 { // else the reader is past it already
+		p.reader.Close()
+		if err := p.open(); err != nil {
+			return nil, err
+		}
+	}
+	return []*kgo.Record{p.damageRecord(d)}, nil
 }
 
 // give takes records from those that are held, and passes the markers among and behind them.
-func (p *Partition) give(limit int, room *int) []*kgo.Record {
+//
+// Offsets that are missing before a record are of transactions that were taken back, or damage: franz-go passes over what a
+// batch says that it has and has not, without an error.
+func (p *Partition) give(ctx context.Context, limit int, room *int) ([]*kgo.Record, error) {
 	var records []*kgo.Record
 	for len(p.held) > 0 {
 		r := p.held[0]
+		if r.Offset < p.next { // of a batch that was stepped over
+			p.held = p.held[1:]
+			continue
+		}
+		if r.Offset > p.next && r.Offset > p.looked {
+			if len(records) == limit {
+				return records, nil
+			}
+			damaged, err := p.stepOver(ctx, r.Offset, nil)
+			if err != nil {
+				return records, err
+			}
+			records = append(records, damaged...)
+			if len(damaged) == 0 {
+				p.looked = r.Offset
+			}
+			continue
+		}
 		if !r.Attrs.IsControl() {
 			if len(records) == limit || *room <= 0 {
-				return records
+				return records, nil
 			}
 			*room -= len(r.Value)
 			records = append(records, r)
@@ -365,7 +453,7 @@ func (p *Partition) give(limit int, room *int) []*kgo.Record {
 		p.held = p.held[1:]
 	}
 	p.held = nil
-	return records
+	return records, nil
 }
 
 // Next gives the offset behind everything that Poll has given or passed.

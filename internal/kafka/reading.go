@@ -60,46 +60,54 @@ func Bounds(ctx context.Context, cfg Config, clientID string, log *slog.Logger, 
 }
 
 // ReadToEnd gives every committed record of a partition from an offset to the end that the log has when it is called.
-// It returns that end, and ErrTruncated where the log begins after from. The writer of the partition must be fenced off,
-// or be the caller.
+// It returns that end, ErrTruncated where the log begins after from, and ErrDamaged where records cannot be read. The writer
+// of the partition must be fenced off, or be the caller.
 func ReadToEnd(ctx context.Context, cfg Config, clientID string, log *slog.Logger, topic string, partition int32, from int64, each func(*kgo.Record) error) (int64, error) {
-	start, end, err := Bounds(ctx, cfg, clientID, log, topic, partition)
+	return readToEnd(ctx, &Partition{Topic: topic, ID: partition, cfg: cfg, id: clientID, log: log}, from, each)
+}
+
+// ReadOverDamage is ReadToEnd for those that can go on behind what cannot be read: such a stretch is given as a record, see
+// DamageOf.
+func ReadOverDamage(ctx context.Context, cfg Config, clientID string, log *slog.Logger, topic string, partition int32, from int64, each func(*kgo.Record) error) (int64, error) {
+	return readToEnd(ctx, &Partition{Topic: topic, ID: partition, cfg: cfg, id: clientID, log: log, StepOver: true}, from, each)
+}
+
+// readAtOnce is how many records are taken from a fetch at once.
+const readAtOnce = 1000
+
+func readToEnd(ctx context.Context, p *Partition, from int64, each func(*kgo.Record) error) (int64, error) {
+	start, end, err := Bounds(ctx, p.cfg, p.id, p.log, p.Topic, p.ID)
 	if err != nil {
 		return 0, err
 	}
-	if from, err = cfg.begin(topic, partition, from, start, end); err != nil {
+	if from, err = p.cfg.begin(p.Topic, p.ID, from, start, end); err != nil {
 		return 0, err
 	}
 	if from == end {
 		return end, nil
 	}
-	// The last offset before the end may be a marker of a transaction: it is asked for, so that the end is seen.
-	reader, err := cfg.NewReader(clientID, log, map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().At(from)}}, kgo.KeepControlRecords())
-	if err != nil {
+	p.next, p.end = from, end
+	if err := p.open(); err != nil {
 		return 0, err
 	}
-	defer reader.Close()
-	for {
-		fetches := reader.PollFetches(ctx)
-		if err := ctx.Err(); err != nil {
-			return 0, fmt.Errorf("reading %s/%d to its end: %w", topic, partition, err)
+	defer p.close()
+	for p.next < end {
+		room := pollBytes
+		records, err := p.fetch(ctx, readAtOnce, &room)
+		if err == nil {
+			err = ctx.Err()
 		}
-		for _, f := range fetches.Errors() {
-			return 0, fmt.Errorf("reading %s/%d to its end: %w", topic, partition, f.Err)
+		if err != nil {
+			return 0, fmt.Errorf("reading %s/%d to its end: %w", p.Topic, p.ID, err)
 		}
-		for it := fetches.RecordIter(); !it.Done(); {
-			r := it.Next()
+		for _, r := range records {
 			if r.Offset >= end {
 				return end, nil
 			}
-			if !r.Attrs.IsControl() {
-				if err := each(r); err != nil {
-					return 0, err
-				}
-			}
-			if r.Offset == end-1 {
-				return end, nil
+			if err := each(r); err != nil {
+				return 0, err
 			}
 		}
 	}
+	return end, nil
 }

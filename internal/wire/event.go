@@ -84,7 +84,7 @@ func EncodeRejection(r *chat.Rejection) []byte {
 		Code: string(r.Code), Message: text(r.Message), Field: text(r.Field), MovedTo: r.MovedTo, Inbound: encodePosition(&r.Inbound), RejectedAt: r.RejectedAt,
 		Producer: text(r.Producer), ContentType: text(r.ContentType), Record: r.Record,
 		ConversationId: r.Conversation.String(), SenderId: int64(r.Sender), ClientMsgId: text(r.ClientMsgID),
-		RecordBytes: r.RecordBytes, RecordSha256: r.RecordHash,
+		RecordBytes: r.RecordBytes, RecordSha256: r.RecordHash, InboundLast: r.InboundLast,
 	}
 	if r.First != nil {
 		w.First = &wirev1.FirstEvent{Seq: r.First.Seq, MessageId: r.First.MessageID, SentAt: r.First.SentAt}
@@ -103,7 +103,7 @@ func DecodeRejection(value []byte) (chat.Rejection, error) {
 	r := chat.Rejection{
 		Code: chat.Code(w.GetCode()), Message: w.GetMessage(), Field: w.GetField(), MovedTo: w.GetMovedTo(), RejectedAt: w.GetRejectedAt(),
 		Producer: w.GetProducer(), ContentType: w.GetContentType(), Record: w.GetRecord(), Sender: chat.UserID(w.GetSenderId()), ClientMsgID: w.GetClientMsgId(),
-		RecordBytes: w.GetRecordBytes(), RecordHash: w.GetRecordSha256(),
+		RecordBytes: w.GetRecordBytes(), RecordHash: w.GetRecordSha256(), InboundLast: w.GetInboundLast(),
 	}
 	if p := w.GetInbound(); p != nil {
 		r.Inbound = *decodePosition(p)

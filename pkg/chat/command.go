@@ -292,6 +292,8 @@ type Rejection struct {
 	MovedTo int32
 
 	Inbound     Position // where the record came from
+	// InboundLast is the last offset of a stretch that could not be read and was rejected as a whole; else 0.
+	InboundLast int64
 	RejectedAt  int64    // ms
 	Producer    string
 	ContentType string // of Record, as the header of the inbound record said

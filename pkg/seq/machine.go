@@ -3,7 +3,11 @@ package seq
 import (
 	"errors"
 	"fmt"
+<<<<<<< HEAD
 	"time"
+=======
+	"slices"
+>>>>>>> 3db12a1 (Kafka: bound what a batch unpacks to, and step over what cannot be read with one rejection)
 
 	"tideline/pkg/chat"
 )
@@ -51,6 +55,8 @@ type Machine struct {
 	rejectedNext int64
 	// found are rejections that a predecessor wrote for records behind its last event, by inbound offset.
 	found map[int64]chat.Rejection
+	// stretches are those of them that are of several offsets. A reader with another bound may read records among them.
+	stretches []chat.Rejection
 }
 
 type pendingFact struct {
@@ -93,7 +99,23 @@ func (m *Machine) Replay(offset int64, e *chat.Event) error {
 func (m *Machine) ReplayRejection(r chat.Rejection) {
 	if r.Inbound.Partition == m.config.Partition && r.Inbound.Offset >= m.inboundNext {
 		m.found[r.Inbound.Offset] = r
+		if r.InboundLast > r.Inbound.Offset {
+			m.stretches = append(m.stretches, r)
+		}
 	}
+}
+
+// rejected returns the rejection that a predecessor wrote for an offset.
+func (m *Machine) rejected(offset int64) (chat.Rejection, bool) {
+	if r, ok := m.found[offset]; ok {
+		return r, true
+	}
+	for _, r := range m.stretches {
+		if r.Inbound.Offset <= offset && offset <= r.InboundLast {
+			return r, true
+		}
+	}
+	return chat.Rejection{}, false
 }
 
 // Resume gives the offset of im.inbound to go on from, once everything is replayed.
@@ -193,7 +215,7 @@ func (m *Machine) Begin(records []Record, next, now int64) *Batch {
 	asked := newAsked(&b.need)
 	for i := range records {
 		r, p := &records[i], &b.ready[i]
-		if _, done := m.found[r.Offset]; done {
+		if _, done := m.rejected(r.Offset); done {
 			continue
 		}
 		if p.refusal = m.judgeShape(r); p.refusal != nil {
@@ -247,7 +269,7 @@ func (b *Batch) Decide(loaded Loaded) error {
 	inThisBatch := map[idKey]bool{}
 	for i := range b.records {
 		r, p := &b.records[i], &b.ready[i]
-		if known, done := m.found[r.Offset]; done {
+		if known, done := m.rejected(r.Offset); done {
 			b.Outcomes = append(b.Outcomes, Outcome{Record: r, Rejection: &known, Known: true})
 			continue
 		}
@@ -283,6 +305,7 @@ func (b *Batch) Decide(loaded Loaded) error {
 			delete(m.found, offset)
 		}
 	}
+	m.stretches = slices.DeleteFunc(m.stretches, func(r chat.Rejection) bool { return r.InboundLast < m.inboundNext })
 	return nil
 }
 
@@ -336,7 +359,7 @@ func (b *Batch) decide(r *Record, p *readyRecord) (*chat.Event, *chat.Rejection,
 func (b *Batch) reject(r *Record, refusal *chat.Error, first *chat.FirstEvent) *chat.Rejection {
 	rejection := &chat.Rejection{
 		Code: refusal.Code, Message: refusal.Message, Field: refusal.Field, First: first,
-		Inbound: chat.Position{Partition: b.machine.config.Partition, Offset: r.Offset}, RejectedAt: b.now,
+		Inbound: chat.Position{Partition: b.machine.config.Partition, Offset: r.Offset}, InboundLast: r.Last, RejectedAt: b.now,
 		Producer: r.Producer, ContentType: r.ContentType, Record: r.Value,
 	}
 	if refusal.Code == chat.CodeMoved {

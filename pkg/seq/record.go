@@ -5,6 +5,8 @@ import "tideline/pkg/chat"
 // Record is one record of im.inbound as its owner reads it.
 type Record struct {
 	Offset int64
+	// Last is the last offset of a stretch that cannot be read and gets one rejection; else 0. Offset is its first.
+	Last int64
 	// Command is what could be read of it; nil where nothing could.
 	Command *chat.Command
 	// Fault is why it cannot be a command, or nil.

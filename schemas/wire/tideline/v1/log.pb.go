@@ -1270,8 +1270,11 @@ type Rejection struct {
 	SenderId       int64  `protobuf:"varint,12,opt,name=sender_id,json=senderId,proto3" json:"sender_id,omitempty"`
 	ClientMsgId    string `protobuf:"bytes,13,opt,name=client_msg_id,json=clientMsgId,proto3" json:"client_msg_id,omitempty"`
 	// Length and SHA-256 of the whole record, where record is only its beginning; else absent.
-	RecordBytes   int64  `protobuf:"varint,14,opt,name=record_bytes,json=recordBytes,proto3" json:"record_bytes,omitempty"`
-	RecordSha256  []byte `protobuf:"bytes,15,opt,name=record_sha256,json=recordSha256,proto3" json:"record_sha256,omitempty"`
+	RecordBytes  int64  `protobuf:"varint,14,opt,name=record_bytes,json=recordBytes,proto3" json:"record_bytes,omitempty"`
+	RecordSha256 []byte `protobuf:"bytes,15,opt,name=record_sha256,json=recordSha256,proto3" json:"record_sha256,omitempty"`
+	// Where a stretch of offsets could not be read and was rejected as a whole: the offset of its last record; inbound is its
+	// first. Else absent.
+	InboundLast   int64 `protobuf:"varint,16,opt,name=inbound_last,json=inboundLast,proto3" json:"inbound_last,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1409,6 +1412,13 @@ func (x *Rejection) GetRecordSha256() []byte {
 		return x.RecordSha256
 	}
 	return nil
+}
+
+func (x *Rejection) GetInboundLast() int64 {
+	if x != nil {
+		return x.InboundLast
+	}
+	return 0
 }
 
 // FirstEvent is what a sender needs to know of the event that its retry repeats.
@@ -1662,7 +1672,7 @@ const file_tideline_v1_log_proto_rawDesc = "" +
 	"\rrejected_next\x18\r \x01(\x03R\frejectedNext\x12%\n" +
 	"\x04body\x18\x0e \x01(\v2\x11.tideline.v1.BodyR\x04body\x12\x1f\n" +
 	"\vnumbered_at\x18\x0f \x01(\x03R\n" +
-	"numberedAt\"\xf4\x03\n" +
+	"numberedAt\"\x97\x04\n" +
 	"\tRejection\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x14\n" +
@@ -1680,7 +1690,8 @@ const file_tideline_v1_log_proto_rawDesc = "" +
 	"\tsender_id\x18\f \x01(\x03R\bsenderId\x12\"\n" +
 	"\rclient_msg_id\x18\r \x01(\tR\vclientMsgId\x12!\n" +
 	"\frecord_bytes\x18\x0e \x01(\x03R\vrecordBytes\x12#\n" +
-	"\rrecord_sha256\x18\x0f \x01(\fR\frecordSha256\"V\n" +
+	"\rrecord_sha256\x18\x0f \x01(\fR\frecordSha256\x12!\n" +
+	"\finbound_last\x18\x10 \x01(\x03R\vinboundLast\"V\n" +
 	"\n" +
 	"FirstEvent\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x03R\x03seq\x12\x1d\n" +

@@ -28,6 +28,12 @@ import (
 type settings struct {
 	DataDir string `conf:"data.dir" help:"folder of everything that is kept"`
 	Kafka   string `conf:"kafka.addr" help:"where the embedded broker can be reached by backends"`
+	// An address that other machines reach is refused unless a setting says that it is meant: the broker does not ask its
+	// clients who they are, and what is behind ops.addr is for operators.
+	KafkaRemote      bool  `conf:"kafka.remote" help:"kafka.addr may be an address that other machines reach; whoever reaches it reads every message and sends in every name"`
+	OpsRemote        bool  `conf:"ops.remote" help:"ops.addr may be an address that other machines reach"`
+	ClickHouseRemote bool  `conf:"clickhouse.remote" help:"clickhouse.addr may be an address that other machines reach; passwords cross the network in the clear"`
+	MaxUnpacked      int64 `conf:"kafka.max-unpacked-bytes" help:"bytes that a batch may unpack to; a larger one is refused"`
 
 	ClickHouse string `conf:"clickhouse.addr" help:"where the ClickHouse engine's HTTP interface listens, when it is installed"`
 	Library    string `conf:"clickhouse.library" help:"path of libchdb.so; empty: it is looked for in .tools, beside this program and in /usr/local/lib"`
@@ -35,7 +41,7 @@ type settings struct {
 
 // Main runs standalone until a signal comes or the context ends; it returns the exit code. Tests call it with ports 0.
 func Main(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
-	own := &settings{DataDir: "./data", Kafka: "127.0.0.1:9092", ClickHouse: "127.0.0.1:8123"}
+	own := &settings{DataDir: "./data", Kafka: "127.0.0.1:9092", ClickHouse: "127.0.0.1:8123", MaxUnpacked: kafka.MaxUnpackedBytes}
 	s := wiring.Defaults()
 	s.HTTP.Addr = "127.0.0.1:8080"
 	// What differs from a cluster: sizes for one small machine, and no fence, as the broker runs in this process.
@@ -51,12 +57,33 @@ func Main(ctx context.Context, args, environ []string, stdout, stderr io.Writer)
 	if !goOn {
 		return code
 	}
+	if err := own.validate(s.Ops.Addr); err != nil {
+		_, _ = fmt.Fprintf(stderr, "standalone: %v\n", err)
+		return 2
+	}
 	log := ops.NewLogger(stderr, s.Ops, "standalone")
 	if err := run(ctx, own, s, log, stdout); err != nil {
 		log.Error("the process ends", "err", err)
 		return 1
 	}
 	return 0
+}
+
+// validate refuses addresses that other machines reach and that were not said to be meant, and what the broker would not take.
+func (s *settings) validate(opsAddr string) error {
+	var faults []error
+	for _, a := range []struct {
+		name, addr string
+		meant      bool
+	}{{"kafka", s.Kafka, s.KafkaRemote}, {"ops", opsAddr, s.OpsRemote}, {"clickhouse", s.ClickHouse, s.ClickHouseRemote}} {
+		if !a.meant && !embedded.Loopback(a.addr) {
+			faults = append(faults, fmt.Errorf("%s.addr %s can be reached by other machines: set %s.remote if that is meant", a.name, a.addr, a.name))
+		}
+	}
+	if s.MaxUnpacked < 1<<20 || s.MaxUnpacked > 1<<30 {
+		faults = append(faults, fmt.Errorf("kafka.max-unpacked-bytes is %d, 1 MiB to 1 GiB are possible", s.MaxUnpacked))
+	}
+	return errors.Join(faults...)
 }
 
 // keep gives a secret of this installation: made at the first start, and kept in the data directory.
@@ -121,7 +148,12 @@ func run(ctx context.Context, own *settings, s *wiring.Settings, log *slog.Logge
 	}
 	starting, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	broker, err := embedded.StartBroker(filepath.Join(dir, embedded.BrokerFolder), own.Kafka)
+	secret, err := keep(dir, embedded.SecretFile, 32)
+	if err != nil {
+		return err
+	}
+	s.Kafka.MaxUnpacked = own.MaxUnpacked
+	broker, err := embedded.StartBroker(filepath.Join(dir, embedded.BrokerFolder), own.Kafka, secret.Reveal(), own.MaxUnpacked, log)
 	if err != nil {
 		return err
 	}
@@ -129,7 +161,8 @@ func run(ctx context.Context, own *settings, s *wiring.Settings, log *slog.Logge
 	if err != nil {
 		return err
 	}
-	s.Kafka.Brokers, s.Redis.Addrs, s.Redis.Walks = []string{broker.Addr()}, []string{cache.Addr()}, true
+	broker.Join(&s.Kafka)
+	s.Redis.Addrs, s.Redis.Walks = []string{cache.Addr()}, true
 	s.Store = sqlstore.DefaultConfig()
 	s.Store.Driver, s.Store.Path = "sqlite", filepath.Join(dir, embedded.StoreFile)
 	if err := prepare(starting, s, log); err != nil {
@@ -198,7 +231,7 @@ func reach(s *wiring.Settings, broker *embedded.Broker, cache *embedded.Redis, e
 			"kafka.retention-bytes": strconv.FormatInt(s.Kafka.RetentionBytes, 10), "kafka.segment-bytes": strconv.FormatInt(s.Kafka.SegmentBytes, 10),
 		},
 		Addresses: map[string]string{
-			"kafka.brokers": embedded.Dialled(broker.Addr()), "redis.addrs": cache.Addr(), "redis.walks-sets": strconv.FormatBool(s.Redis.Walks),
+			"kafka.brokers": embedded.Dialled(broker.Addr()), "kafka.user": embedded.User, "redis.addrs": cache.Addr(), "redis.walks-sets": strconv.FormatBool(s.Redis.Walks),
 			"ops.addr": embedded.Dialled(private.Addr()), "import.api": "http://" + embedded.Dialled(http.String()),
 		},
 	}

@@ -89,7 +89,7 @@ func startRig() (_ *rig, err error) {
 	s.Store.Driver, s.Store.Path = "sqlite", filepath.Join(dir, "tideline.db")
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 
-	broker, err := embedded.StartBroker(filepath.Join(dir, "kafka"), "127.0.0.1:0")
+	broker, err := embedded.StartBroker(filepath.Join(dir, "kafka"), "127.0.0.1:0", "secret", kafka.MaxUnpackedBytes, log)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +97,8 @@ func startRig() (_ *rig, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s.Kafka.Brokers, s.Redis.Addrs = []string{broker.Addr()}, []string{cache.Addr()}
+	broker.Join(&s.Kafka)
+	s.Redis.Addrs = []string{cache.Addr()}
 	admin, err := s.Kafka.NewAdmin("tests", log)
 	if err != nil {
 		return nil, err

@@ -16,6 +16,9 @@ import (
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/twmb/franz-go/pkg/kfake"
+
+	"tideline/internal/config"
+	"tideline/internal/kafka"
 )
 
 // Broker is a Kafka broker with its log in a folder. Every acknowledged write is on the disk (36 kills in a row under
@@ -23,6 +26,8 @@ import (
 type Broker struct {
 	cluster *kfake.Cluster
 	addr    string
+	secret  string
+	guard   *Guard
 }
 
 // Bounds of the embedded log. A partition keeps what a small community says in a month, and whatever the store does not
@@ -32,39 +37,22 @@ const (
 	SegmentBytes   = 16 << 20
 )
 
-// StartBroker starts the broker on an address.
-func StartBroker(dir, addr string) (*Broker, error) {
-	host, portText, err := net.SplitHostPort(addr)
+// StartBroker starts the broker on an address, with a guard in front of it. Connections that know the secret may do
+// everything; the others what the contract says. A batch may unpack to maxUnpacked bytes.
+func StartBroker(dir, addr, secret string, maxUnpacked int64, log *slog.Logger) (*Broker, error) {
+	listener, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("kafka.addr: %w", err)
 	}
-	port, err := strconv.Atoi(portText)
+	// The broker tells clients the port of its listener, which is known by now.
+	guard, err := newGuard(listener, secret, maxUnpacked, log)
 	if err != nil {
-		return nil, fmt.Errorf("kafka.addr: %w", err)
-	}
-	if port == 0 {
-		// The broker tells clients its port, so it has to be known before it listens.
-		l, err := net.Listen("tcp", addr)
-		if err != nil {
-			return nil, fmt.Errorf("kafka.addr: looking for a free port: %w", err)
-		}
-		port = l.Addr().(*net.TCPAddr).Port
-		_ = l.Close()
+		_ = listener.Close()
+		return nil, err
 	}
 	cluster, err := kfake.NewCluster(
 		kfake.NumBrokers(1),
-		kfake.Ports(port),
-		kfake.ListenFn(func(network, address string) (net.Listener, error) {
-			_, p, err := net.SplitHostPort(address)
-			if err != nil {
-				return nil, err
-			}
-			l, err := net.Listen(network, net.JoinHostPort(host, p))
-			if err != nil {
-				return nil, fmt.Errorf("kafka.addr: %w", err)
-			}
-			return l, nil
-		}),
+		kfake.ListenFn(func(string, string) (net.Listener, error) { return guard, nil }),
 		kfake.DataDir(dir),
 		kfake.SyncWrites(),
 		kfake.BrokerConfigs(map[string]string{
@@ -72,13 +60,24 @@ func StartBroker(dir, addr string) (*Broker, error) {
 		}),
 	)
 	if err != nil {
+		_ = guard.Close()
 		return nil, fmt.Errorf("starting the embedded broker: %w", err)
 	}
-	return &Broker{cluster: cluster, addr: net.JoinHostPort(host, strconv.Itoa(port))}, nil
+	if err := guard.learnVersions(); err != nil {
+		cluster.Close()
+		return nil, err
+	}
+	go guard.listen()
+	return &Broker{cluster: cluster, addr: listener.Addr().String(), secret: secret, guard: guard}, nil
 }
 
 // Addr tells where the broker is reached.
 func (b *Broker) Addr() string { return b.addr }
+
+// Join sets how clients of ours reach the broker.
+func (b *Broker) Join(cfg *kafka.Config) {
+	cfg.Brokers, cfg.User, cfg.Password = []string{b.addr}, User, config.Secret(b.secret)
+}
 
 // Run keeps the broker until the context ends.
 func (b *Broker) Run(ctx context.Context) error {

@@ -22,13 +22,15 @@ const (
 	// ClickHouseOwnerPassword is the archiver's; ClickHousePassword is the readers', which analysts have.
 	ClickHouseOwnerPassword = "clickhouse-owner-password"
 	ClickHousePassword      = "clickhouse-password"
+	// SecretFile is the password of the broker's user User. It lets a connection do everything.
+	SecretFile = "kafka-password"
 
 	lockFile  = "lock"
 	reachFile = "reach.json"
 )
 
 // secretFiles are the settings that are kept as files of their own in the data folder, and not in reach.json.
-var secretFiles = map[string]string{"import.admin-token": AdminToken}
+var secretFiles = map[string]string{"import.admin-token": AdminToken, "kafka.password": SecretFile}
 
 // Reach is how commands reach the standalone of a data folder: settings by their keys, without secrets. It is kept in the
 // folder, so that a command needs to know nothing else.

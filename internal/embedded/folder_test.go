@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"tideline/internal/kafka"
 )
 
 func write(t *testing.T, path, text string) {
@@ -31,6 +33,7 @@ func installation(t *testing.T) string {
 	}
 	write(t, filepath.Join(dir, AdminToken), "admin/secret\n")
 	write(t, filepath.Join(dir, ClickHouseOwnerPassword), "p@ss word\n")
+	write(t, filepath.Join(dir, SecretFile), "log/secret\n")
 	r := Reach{Topics: map[string]string{"kafka.partitions": "3"}, Addresses: map[string]string{"kafka.brokers": "127.0.0.1:1", "archive.addr": "http://127.0.0.1:2/tideline"}}
 	if err := r.Write(dir); err != nil {
 		t.Fatal(err)
@@ -50,7 +53,7 @@ func TestOpenFolder_HasAddressesAndSecretsOfARunningStandaloneOnly(t *testing.T)
 		t.Fatal(err)
 	}
 	f, err = OpenFolder(dir)
-	if err != nil || !f.Running || f.Settings["kafka.brokers"] != "127.0.0.1:1" || f.Settings["import.admin-token"] != "admin/secret" ||
+	if err != nil || !f.Running || f.Settings["kafka.brokers"] != "127.0.0.1:1" || f.Settings["import.admin-token"] != "admin/secret" || f.Settings["kafka.password"] != "log/secret" ||
 		f.Settings["archive.addr"] != "http://default:p%40ss%20word@127.0.0.1:2/tideline" {
 		t.Fatalf("running: %+v, %v", f, err)
 	}
@@ -123,7 +126,7 @@ func TestListeners_NameTheirSettingWhenThePortIsInUse(t *testing.T) {
 	}
 	defer func() { _ = taken.Close() }()
 	addr := taken.Addr().String()
-	if _, err := StartBroker(t.TempDir(), addr); err == nil || !strings.Contains(err.Error(), "kafka.addr: listen tcp "+addr) {
+	if _, err := StartBroker(t.TempDir(), addr, "secret", kafka.MaxUnpackedBytes, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "kafka.addr: listen tcp "+addr) {
 		t.Errorf("the broker: %v", err)
 	}
 	engine := &ClickHouse{addr: addr}
@@ -131,7 +134,7 @@ func TestListeners_NameTheirSettingWhenThePortIsInUse(t *testing.T) {
 		t.Errorf("the engine: %v", err)
 	}
 	for _, wrong := range []string{"nowhere", "127.0.0.1:http-alt"} {
-		if _, err := StartBroker(t.TempDir(), wrong); err == nil || !strings.Contains(err.Error(), "kafka.addr: ") {
+		if _, err := StartBroker(t.TempDir(), wrong, "secret", kafka.MaxUnpackedBytes, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "kafka.addr: ") {
 			t.Errorf("the broker on %q: %v", wrong, err)
 		}
 	}
@@ -161,11 +164,11 @@ func TestFindClickHouse_NamesTheSettingOfAWrongAddress(t *testing.T) {
 	}
 	write(t, filepath.Join(filepath.Dir(self), "chdb"), "")
 	library := filepath.Join(t.TempDir(), "libchdb.so")
-	if _, err := FindClickHouse(library, t.TempDir(), "127.0.0.1:1", "", slog.New(slog.DiscardHandler)); !errors.Is(err, ErrNoClickHouse) || !strings.Contains(err.Error(), "clickhouse.library") {
+	if _, err := FindClickHouse(library, t.TempDir(), "127.0.0.1:1", "", "", slog.New(slog.DiscardHandler)); !errors.Is(err, ErrNoClickHouse) || !strings.Contains(err.Error(), "clickhouse.library") {
 		t.Errorf("without the library: %v", err)
 	}
 	write(t, library, "")
-	if _, err := FindClickHouse(library, t.TempDir(), "nowhere", "", slog.New(slog.DiscardHandler)); err == nil || !strings.HasPrefix(err.Error(), "clickhouse.addr: ") {
+	if _, err := FindClickHouse(library, t.TempDir(), "nowhere", "", "", slog.New(slog.DiscardHandler)); err == nil || !strings.HasPrefix(err.Error(), "clickhouse.addr: ") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -7,10 +7,12 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tideline/internal/kafka"
 )
 
 func TestRetention_RemovesOnlyWhatWasDealtWith(t *testing.T) {
-	broker, err := StartBroker(t.TempDir(), "127.0.0.1:0")
+	broker, err := StartBroker(t.TempDir(), "127.0.0.1:0", "secret", kafka.MaxUnpackedBytes, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -18,7 +20,9 @@ func TestRetention_RemovesOnlyWhatWasDealtWith(t *testing.T) {
 	stopped := make(chan struct{})
 	go func() { defer close(stopped); _ = broker.Run(stop) }()
 	t.Cleanup(func() { cancel(); <-stopped })
-	client, err := kgo.NewClient(kgo.SeedBrokers(broker.Addr()), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(kgo.NoCompression()))
+	cfg := kafka.DefaultConfig()
+	broker.Join(&cfg)
+	client, err := kgo.NewClient(append(cfg.Common("tests", slog.New(slog.DiscardHandler)), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(kgo.NoCompression()))...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -69,7 +69,7 @@ var (
 func embeddedSettings(t *testing.T) *wiring.Settings {
 	t.Helper()
 	s := wiring.Defaults()
-	broker, err := embedded.StartBroker(t.TempDir(), "127.0.0.1:0")
+	broker, err := embedded.StartBroker(t.TempDir(), "127.0.0.1:0", "secret", kafka.MaxUnpackedBytes, quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +81,8 @@ func embeddedSettings(t *testing.T) *wiring.Settings {
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = broker.Run(ctx); _ = cache.Run(ctx) }()
 	t.Cleanup(func() { stop(); <-ended })
-	s.Kafka.Brokers, s.Redis.Addrs = []string{broker.Addr()}, []string{cache.Addr()}
+	broker.Join(&s.Kafka)
+	s.Redis.Addrs = []string{cache.Addr()}
 	s.Store.Driver, s.Store.Path = "sqlite", filepath.Join(t.TempDir(), "store.db")
 	s.Ingest.Fenced = false
 	return s
@@ -136,7 +137,7 @@ func newWorld(t *testing.T, s *wiring.Settings) *world {
 	w.logs, err = fsck.NewKafkaLogs(s.Kafka, "test", quiet)
 	w.must(err)
 	t.Cleanup(w.logs.Close)
-	w.kafka, err = kgo.NewClient(kgo.SeedBrokers(s.Kafka.Brokers...), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	w.kafka, err = kgo.NewClient(append(s.Kafka.Common("tests", quiet), kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
 	w.must(err)
 	t.Cleanup(w.kafka.Close)
 	name, dsn := "mysql", s.Store.DSN.Reveal()

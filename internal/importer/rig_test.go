@@ -55,11 +55,12 @@ func newRig(t *testing.T) *rig {
 			t.Fatal(err)
 		}
 	}
-	broker, err := embedded.StartBroker(filepath.Join(dir, "kafka"), "127.0.0.1:0")
+	broker, err := embedded.StartBroker(filepath.Join(dir, "kafka"), "127.0.0.1:0", "secret", kafka.MaxUnpackedBytes, quiet)
 	must(err)
 	cache, err := embedded.StartRedis()
 	must(err)
-	s.Kafka.Brokers, s.Redis.Addrs = []string{broker.Addr()}, []string{cache.Addr()}
+	broker.Join(&s.Kafka)
+	s.Redis.Addrs = []string{cache.Addr()}
 	admin, err := s.Kafka.NewAdmin("tests", quiet)
 	must(err)
 	defer admin.Close()

@@ -287,12 +287,11 @@ func TestPartition_TellsWhenRetentionOvertakesIt(t *testing.T) {
 	cfg := broker(t)
 	write(t, cfg, 1, 10)
 	removeBefore(t, cfg, 1, 5)
-	reader, err := cfg.NewReader("tests", quiet, map[string]map[int32]kgo.Offset{TopicInbound: {1: kgo.NewOffset().At(3)}})
-	if err != nil {
+	p := open(t, cfg, 1)
+	p.next = 3 // as Start left it, before the records went
+	if err := p.open(); err != nil {
 		t.Fatal(err)
 	}
-	p := open(t, cfg, 1)
-	p.reader, p.next = reader, 3 // as Start left it, before the records went
 	if records, err := p.Poll(t.Context(), 100); !errors.Is(err, kerr.OffsetOutOfRange) {
 		t.Errorf("records were jumped over in silence: %d records, %v", len(records), err)
 	}

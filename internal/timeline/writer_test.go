@@ -128,7 +128,7 @@ func newRig(t *testing.T) *rig {
 	t.Helper()
 	cfg := kafka.DefaultConfig()
 	cfg.Plain = true
-	broker, err := embedded.StartBroker(t.TempDir(), "127.0.0.1:0")
+	broker, err := embedded.StartBroker(t.TempDir(), "127.0.0.1:0", "secret", kafka.MaxUnpackedBytes, quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,6 +136,7 @@ func newRig(t *testing.T) *rig {
 	stopped := make(chan struct{})
 	go func() { defer close(stopped); _ = broker.Run(stop) }()
 	t.Cleanup(func() { cancel(); <-stopped })
+	broker.Join(&cfg)
 	return newRigOn(t, cfg, broker.Addr())
 }
 

@@ -291,10 +291,10 @@ type Rejection struct {
 	// MovedTo is the inbound partition that the record was moved to; for CodeMoved.
 	MovedTo int32
 
-	Inbound     Position // where the record came from
+	Inbound Position // where the record came from
 	// InboundLast is the last offset of a stretch that could not be read and was rejected as a whole; else 0.
 	InboundLast int64
-	RejectedAt  int64    // ms
+	RejectedAt  int64 // ms
 	Producer    string
 	ContentType string // of Record, as the header of the inbound record said
 	Record      []byte // the command as it came; of a huge one the beginning, see Bound

@@ -3,11 +3,8 @@ package seq
 import (
 	"errors"
 	"fmt"
-<<<<<<< HEAD
-	"time"
-=======
 	"slices"
->>>>>>> 3db12a1 (Kafka: bound what a batch unpacks to, and step over what cannot be read with one rejection)
+	"time"
 
 	"tideline/pkg/chat"
 )

@@ -118,9 +118,9 @@ func walkProduce(body []byte, version int16) bool {
 		case version >= 13:
 			r.Uuid()
 		case flexible:
-			r.CompactString()
+			_ = r.CompactString()
 		default:
-			r.String()
+			_ = r.String()
 		}
 		partitions := length()
 		if !r.Ok() || partitions > maxProduced {

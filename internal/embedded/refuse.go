@@ -30,8 +30,9 @@ var mirrored = map[kmsg.Key]map[string][]string{
 	kmsg.DeleteACLs:                {"Results": {"Filters"}},
 	kmsg.AlterUserSCRAMCredentials: {"Results": {"Deletions", "Upsertions"}},
 	kmsg.DescribeTransactions:      {"TransactionStates": {"TransactionalIDs"}},
+	kmsg.DeleteTopics:              {"Topics": {"Topics", "TopicNames"}},
+	kmsg.ShareGroupDescribe:        {"Groups": {"GroupIDs"}},
 	kmsg.FindCoordinator:           {"Coordinators": {"CoordinatorKeys"}},
-	kmsg.AlterReplicaLogDirs:       {"Topics": {"Dirs"}},
 }
 
 // refuse returns the response that refuses a request as a whole: each error code of it is set, and each thing that was asked
@@ -107,6 +108,10 @@ func setFirst(entry, name reflect.Value, code int16) {
 		switch f := entry.Field(i); {
 		case entry.Type().Field(i).Name == "ErrorCode":
 			f.SetInt(int64(code))
+		case !named && f.Type() == reflect.PointerTo(name.Type()):
+			f.Set(reflect.New(name.Type()))
+			f.Elem().Set(name)
+			named = true
 		case !named && f.Type() == name.Type():
 			f.Set(name)
 			named = true

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -66,7 +67,7 @@ func (b *bench) runImport(s *site, n int) (imported, time.Duration, used, []stri
 	b.t.Helper()
 	path := b.exportOf(n)
 	name := fmt.Sprintf("Moved in %d-%d", n, time.Now().UnixNano())
-	cmd := exec.Command(platform.Built(b.t, "tideline"), "import", "-import.api", s.HTTP, "-import.group", name, "-import.source", name, "-kafka.brokers", s.Kafka, path)
+	cmd := exec.Command(platform.Built(b.t, "tideline"), slices.Concat([]string{"import", "-import.api", s.HTTP, "-import.group", name, "-import.source", name}, s.KafkaFlags(), []string{path})...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TIDELINE_IMPORT_ADMIN_TOKEN=" + s.Admin()}
 	before, began := cpu(), time.Now()
 	out, err := cmd.CombinedOutput()

@@ -325,7 +325,7 @@ type bareLog struct {
 
 func (b *bench) newLog(s *site) *bareLog {
 	b.t.Helper()
-	cl, err := kgo.NewClient(kgo.SeedBrokers(s.Kafka), kgo.RequiredAcks(kgo.AllISRAcks()), kgo.ProducerLinger(0), kgo.MetadataMinAge(100*time.Millisecond))
+	cl, err := kgo.NewClient(append(s.InsideOpts(b.t), kgo.SeedBrokers(s.Kafka), kgo.RequiredAcks(kgo.AllISRAcks()), kgo.ProducerLinger(0), kgo.MetadataMinAge(100*time.Millisecond))...)
 	if err != nil {
 		b.t.Fatal(err)
 	}

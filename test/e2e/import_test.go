@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -113,7 +114,7 @@ type importing struct {
 func startImport(t *testing.T, pf *platform.Platform, path string) *importing {
 	t.Helper()
 	im := &importing{t: t, out: &platform.Output{}, path: path}
-	im.cmd = exec.Command(platform.Built(t, "tideline"), "import", "-import.api", pf.HTTP, "-import.group", "Everybody", "-kafka.brokers", pf.Kafka, path)
+	im.cmd = exec.Command(platform.Built(t, "tideline"), slices.Concat([]string{"import", "-import.api", pf.HTTP, "-import.group", "Everybody"}, pf.KafkaFlags(), []string{path})...)
 	im.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TIDELINE_IMPORT_ADMIN_TOKEN=" + pf.Admin()}
 	im.cmd.Stdout, im.cmd.Stderr = im.out, im.out
 	if err := im.cmd.Start(); err != nil {

@@ -82,7 +82,7 @@ func Prepare(t testing.TB, pf *platform.Platform, plan Plan) *Evening {
 		t.Fatal(err)
 	}
 	t.Cleanup(e.producer.Close)
-	if e.log, err = newFollower(pf.Kafka, pf.Backend); err != nil {
+	if e.log, err = newFollower(pf.Kafka, pf.InsideOpts(t)); err != nil {
 		t.Fatal(err)
 	}
 	e.listen, e.deafen = context.WithCancel(context.WithoutCancel(t.Context()))

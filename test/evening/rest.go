@@ -69,7 +69,7 @@ func (e *Evening) openStore() *sqlstore.Store {
 // kafkaConfig reads the log as any consumer of it does.
 func (e *Evening) kafkaConfig() kafka.Config {
 	cfg := kafka.DefaultConfig()
-	cfg.Brokers = []string{e.pf.Kafka}
+	e.pf.Inside(e.t, &cfg)
 	return cfg
 }
 

@@ -4,6 +4,7 @@ package platform
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +14,9 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"tideline/internal/config"
+	"tideline/internal/embedded"
+	"tideline/internal/kafka"
 	"tideline/internal/servers"
 )
 
@@ -23,6 +27,8 @@ type Platform struct {
 	Kafka string // host:port of a broker
 	// Backend has more options of a backend's client, such as who it is.
 	Backend []kgo.Opt
+	// DataDir is the data directory of a standalone, else empty.
+	DataDir string
 	// Admin gives the administrators' token, and SQL the driver and the address of the store.
 	Admin func() string
 	SQL   func() (driver, dsn string)
@@ -63,7 +69,7 @@ func StandaloneIn(t testing.TB, dir string, env ...string) *Platform {
 		ClickHouse: func() string {
 			return "http://default:" + secret("clickhouse-owner-password") + "@" + clickhouseAddr + "/tideline"
 		},
-		HTTP: "http://" + addr, WS: "http://" + addr, Kafka: kafkaAddr, Parts: []*Process{p},
+		HTTP: "http://" + addr, WS: "http://" + addr, Kafka: kafkaAddr, DataDir: dir, Parts: []*Process{p},
 		Restart: func() { p.Kill(); p.Start() },
 	}
 	pf.Fsck = func() string {
@@ -77,6 +83,39 @@ func StandaloneIn(t testing.TB, dir string, env ...string) *Platform {
 		return string(out)
 	}
 	return pf
+}
+
+// KafkaFlags are what the operators' command needs to reach the log.
+func (pf *Platform) KafkaFlags() []string {
+	if pf.DataDir != "" {
+		return []string{"-data.dir", pf.DataDir}
+	}
+	return []string{"-kafka.brokers", pf.Kafka}
+}
+
+// Inside sets how a client of the platform's own reaches the log.
+func (pf *Platform) Inside(t testing.TB, cfg *kafka.Config) {
+	t.Helper()
+	cfg.Brokers = []string{pf.Kafka}
+	if pf.DataDir == "" {
+		return
+	}
+	found, err := embedded.ReadDataDir(pf.DataDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.User, cfg.Password = embedded.User, config.Secret(found.Secret)
+}
+
+// InsideOpts are the options of such a client.
+func (pf *Platform) InsideOpts(t testing.TB) []kgo.Opt {
+	t.Helper()
+	if pf.DataDir == "" {
+		return pf.Backend
+	}
+	cfg := kafka.DefaultConfig()
+	pf.Inside(t, &cfg)
+	return append(cfg.Common("tests", slog.New(slog.DiscardHandler)), pf.Backend...)
 }
 
 // Produce writes a backend's JSON command to a partition that is not its own, as a producer with another hash does.

@@ -100,11 +100,11 @@ func (pf *Platform) Inside(t testing.TB, cfg *kafka.Config) {
 	if pf.DataDir == "" {
 		return
 	}
-	found, err := embedded.ReadDataDir(pf.DataDir)
+	found, err := embedded.OpenFolder(pf.DataDir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.User, cfg.Password = embedded.User, config.Secret(found.Secret)
+	cfg.User, cfg.Password = found.Settings["kafka.user"], config.Secret(found.Settings["kafka.password"])
 }
 
 // InsideOpts are the options of such a client.

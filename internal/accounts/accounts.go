@@ -97,6 +97,10 @@ type Accounts struct {
 	passwords *Passwords
 	limits    *limits.Keyed[string]
 	now       func() time.Time
+	// audienceFrom is when tokens without aud end. Versions before aud issued them, and go on to do so during a rolling
+	// upgrade: they are valid for two lives of a token after the start of this process, and are then answered as
+	// expired, so that clients refresh and do not log in again. See ADR 24.
+	audienceFrom time.Time
 
 	mu       sync.Mutex // guards what follows
 	tokens   map[string]Caller
@@ -111,8 +115,9 @@ const maxLimited = 100_000
 func New(cfg Config, store Store, ids IDs, client redis.UniversalClient, log *slog.Logger) *Accounts {
 	return &Accounts{
 		cfg: cfg, store: store, ids: ids, redis: client, log: log, passwords: NewPasswords(2), now: time.Now,
-		limits: limits.New[string](float64(cfg.Logins)/60, cfg.Logins, maxLimited, time.Now),
-		tokens: map[string]Caller{}, sessions: map[int64]time.Time{},
+		audienceFrom: time.Now().Add(2 * cfg.AccessTTL),
+		limits:       limits.New[string](float64(cfg.Logins)/60, cfg.Logins, maxLimited, time.Now),
+		tokens:       map[string]Caller{}, sessions: map[int64]time.Time{},
 	}
 }
 
@@ -314,6 +319,9 @@ func (a *Accounts) loginAgain(ctx context.Context, u sqlstore.User, again *sqlst
 	return Tokens{}, chat.Refuse(chat.CodeUnavailable, "the same login is tried too often at this moment").After(time.Second)
 }
 
+// audience is the aud of our access tokens. The key may be shared with other services; their tokens are not ours.
+const audience = "tideline"
+
 type claims struct {
 	jwt.RegisteredClaims
 	Session string `json:"sid"`
@@ -321,7 +329,7 @@ type claims struct {
 
 func (a *Accounts) tokensOf(u sqlstore.User, session int64, refresh string, now time.Time) (Tokens, error) {
 	token := jwt.NewWithClaims(jwt.SigningMethodHS256, claims{
-		RegisteredClaims: jwt.RegisteredClaims{Subject: u.ID.String(), IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(now.Add(a.cfg.AccessTTL))},
+		RegisteredClaims: jwt.RegisteredClaims{Subject: u.ID.String(), Audience: jwt.ClaimStrings{audience}, IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(now.Add(a.cfg.AccessTTL))},
 		Session:          strconv.FormatInt(session, 10),
 	})
 	access, err := token.SignedString([]byte(a.cfg.TokenKey.Reveal()))
@@ -416,6 +424,24 @@ func (a *Accounts) Forget(session int64) {
 // maxRemembered bounds the tokens and sessions that are remembered.
 const maxRemembered = 50_000
 
+// Signed returns the user of an access token that is one of ours and has not expired. It does not ask the store, so it does
+// not know whether the session was ended: use it to count requests, never to allow them.
+func (a *Accounts) Signed(token string) (chat.UserID, bool) {
+	a.mu.Lock()
+	caller, known := a.tokens[token]
+	a.mu.Unlock()
+	if !known {
+		var err error
+		if caller, err = a.parse(token); err != nil {
+			return 0, false
+		}
+	}
+	if a.now().After(caller.ExpiresAt) {
+		return 0, false
+	}
+	return caller.User, true
+}
+
 // Authenticate gives who has an access token.
 func (a *Accounts) Authenticate(ctx context.Context, token string) (Caller, error) {
 	now := a.now()
@@ -469,8 +495,17 @@ func (a *Accounts) parse(token string) (Caller, error) {
 			continue
 		}
 		var c claims
-		_, err := jwt.ParseWithClaims(token, &c, func(*jwt.Token) (any, error) { return []byte(key), nil },
+		_, err := jwt.ParseWithClaims(token, &c, func(t *jwt.Token) (any, error) {
+			if _, there := t.Header["crit"]; there { // names extensions that must be understood (RFC 7515); none is
+				return nil, jwt.ErrTokenUnverifiable
+			}
+			return []byte(key), nil
+		},
 			jwt.WithValidMethods([]string{"HS256"}), jwt.WithExpirationRequired(), jwt.WithTimeFunc(a.now))
+		signed := err == nil || errors.Is(err, jwt.ErrTokenExpired) && !errors.Is(err, jwt.ErrTokenSignatureInvalid)
+		if signed && len(c.Audience) > 0 && !slices.Contains(c.Audience, audience) {
+			return Caller{}, refused // signed with this key, for another service
+		}
 		if errors.Is(err, jwt.ErrTokenExpired) && !errors.Is(err, jwt.ErrTokenSignatureInvalid) {
 			return Caller{}, chat.Refuse(chat.CodeTokenExpired, "the access token has expired")
 		}
@@ -485,7 +520,14 @@ func (a *Accounts) parse(token string) (Caller, error) {
 		if err != nil {
 			return Caller{}, refused
 		}
-		return Caller{User: user, Session: session, ExpiresAt: c.ExpiresAt.Time}, nil
+		caller := Caller{User: user, Session: session, ExpiresAt: c.ExpiresAt.Time}
+		if len(c.Audience) == 0 && caller.ExpiresAt.After(a.audienceFrom) {
+			caller.ExpiresAt = a.audienceFrom // of a version before aud: it is refreshed, see audienceFrom
+		}
+		if a.now().After(caller.ExpiresAt) {
+			return Caller{}, chat.Refuse(chat.CodeTokenExpired, "the access token has expired")
+		}
+		return caller, nil
 	}
 	return Caller{}, refused
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"strings"
+	"time"
 
 	"golang.org/x/crypto/argon2"
 
@@ -30,19 +31,39 @@ const (
 )
 
 // Passwords hashes and compares passwords. Each takes 19 MiB and tens of milliseconds of one core, so only a few are
-// worked on at a time; the others wait, for as long as their request does.
-type Passwords struct{ seats chan struct{} }
+// worked on at a time; up to maxWaiting others wait, for as long as their request does.
+type Passwords struct {
+	seats chan struct{} // at work
+	queue chan struct{} // at work or waiting
+}
+
+// maxWaiting bounds the passwords that wait: at about fifty a second the last waits five seconds.
+const maxWaiting = 256
 
 // NewPasswords allows some to be worked on at a time.
-func NewPasswords(atOnce int) *Passwords { return &Passwords{make(chan struct{}, atOnce)} }
+func NewPasswords(atOnce int) *Passwords {
+	return &Passwords{make(chan struct{}, atOnce), make(chan struct{}, atOnce+maxWaiting)}
+}
 
 func (p *Passwords) sit(ctx context.Context) error {
+	overloaded := chat.Refuse(chat.CodeOverloaded, "too many people log in at this moment").After(time.Second)
+	select {
+	case p.queue <- struct{}{}:
+	default:
+		return overloaded
+	}
 	select {
 	case p.seats <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return chat.Refuse(chat.CodeOverloaded, "too many people log in at this moment").Because(ctx.Err())
+		<-p.queue
+		return overloaded.Because(ctx.Err())
 	}
+}
+
+func (p *Passwords) rise() {
+	<-p.seats
+	<-p.queue
 }
 
 // Hash gives the PHC form of a new password's hash.
@@ -50,7 +71,7 @@ func (p *Passwords) Hash(ctx context.Context, password string) (string, error) {
 	if err := p.sit(ctx); err != nil {
 		return "", err
 	}
-	defer func() { <-p.seats }()
+	defer p.rise()
 	salt := make([]byte, argonSalt)
 	rand.Read(salt)
 	key := argon2.IDKey([]byte(password), salt, argonTime, argonMemory, argonThreads, argonKey)
@@ -66,7 +87,7 @@ func (p *Passwords) Matches(ctx context.Context, hash, password string) (bool, e
 	if err := p.sit(ctx); err != nil {
 		return false, err
 	}
-	defer func() { <-p.seats }()
+	defer p.rise()
 	known := hash != ""
 	if !known {
 		hash = absent

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"net/netip"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -51,7 +50,7 @@ func (s *Server) fromAddress(c *gin.Context) bool {
 	if s.limits.addresses == nil {
 		return true
 	}
-	return s.within(c, "address", s.limits.addresses.Take(address(c)))
+	return s.within(c, "address", s.limits.addresses.Take(s.proxies.Address(c.Request)))
 }
 
 func (s *Server) within(c *gin.Context, by string, wait time.Duration) bool {
@@ -61,21 +60,4 @@ func (s *Server) within(c *gin.Context, by string, wait time.Duration) bool {
 	s.limits.refused.WithLabelValues(by).Inc()
 	s.refuse(c, chat.Refuse(chat.CodeRateLimited, "this %s asks more often than is allowed", by).After(wait))
 	return false
-}
-
-// address gives what a client is counted by: its IPv4 address, or the /64 that an IPv6 client has to itself.
-func address(c *gin.Context) string {
-	ip, err := netip.ParseAddr(c.ClientIP())
-	if err != nil {
-		return c.ClientIP() // a test without a network
-	}
-	ip = ip.Unmap().WithZone("")
-	if ip.Is4() {
-		return ip.String()
-	}
-	net, err := ip.Prefix(64)
-	if err != nil {
-		return ip.String()
-	}
-	return net.String()
 }

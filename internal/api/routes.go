@@ -331,7 +331,7 @@ func (s *Server) register(c *gin.Context) {
 	}
 	if s.body(c, &r) && s.key(c, &r.ClientMsgID) {
 		u, err := s.accounts.Register(c.Request.Context(), accounts.Registration{
-			Address: address(c), Key: r.ClientMsgID, Username: r.Username, Password: r.Password, Nickname: r.Nickname,
+			Address: s.proxies.Address(c.Request), Key: r.ClientMsgID, Username: r.Username, Password: r.Password, Nickname: r.Nickname,
 		})
 		s.answer(c, http.StatusCreated, handlers.UserOf(u), err)
 	}
@@ -346,12 +346,8 @@ type tokens struct {
 }
 
 func (s *Server) tokens(c *gin.Context, t accounts.Tokens) tokens {
-	scheme := "ws"
-	if c.Request.TLS != nil || c.GetHeader("X-Forwarded-Proto") == "https" {
-		scheme = "wss"
-	}
 	return tokens{
-		Access: t.Access, Refresh: t.Refresh, ExpiresIn: int64(t.ExpiresIn / time.Second), SocketURL: scheme + "://" + c.Request.Host + "/v1/ws", User: handlers.UserOf(t.User),
+		Access: t.Access, Refresh: t.Refresh, ExpiresIn: int64(t.ExpiresIn / time.Second), SocketURL: s.public.SocketURL(c.Request, socketPath), User: handlers.UserOf(t.User),
 	}
 }
 
@@ -365,7 +361,7 @@ func (s *Server) login(c *gin.Context) {
 	}
 	if s.body(c, &r) && s.key(c, &r.ClientMsgID) {
 		t, err := s.accounts.Login(c.Request.Context(), accounts.Login{
-			Address: address(c), Key: r.ClientMsgID, Username: r.Username, Password: r.Password, DeviceID: r.DeviceID, Platform: r.Platform,
+			Address: s.proxies.Address(c.Request), Key: r.ClientMsgID, Username: r.Username, Password: r.Password, DeviceID: r.DeviceID, Platform: r.Platform,
 		})
 		s.answer(c, http.StatusCreated, s.tokens(c, t), err)
 	}
@@ -390,7 +386,7 @@ func (s *Server) refresh(c *gin.Context) {
 		Refresh     string `json:"refresh_token"`
 	}
 	if s.body(c, &r) && s.key(c, &r.ClientMsgID) {
-		t, err := s.accounts.Refresh(c.Request.Context(), address(c), r.Refresh, r.ClientMsgID)
+		t, err := s.accounts.Refresh(c.Request.Context(), s.proxies.Address(c.Request), r.Refresh, r.ClientMsgID)
 		s.answer(c, http.StatusOK, s.tokens(c, t), err)
 	}
 }

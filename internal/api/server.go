@@ -4,19 +4,17 @@ package api
 import (
 	"context"
 	"crypto/rand"
-	"crypto/subtle"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -27,6 +25,7 @@ import (
 
 	"tideline/internal/accounts"
 	"tideline/internal/config"
+	"tideline/internal/edge"
 	"tideline/internal/handlers"
 	"tideline/pkg/chat"
 )
@@ -38,11 +37,15 @@ type Config struct {
 	MaxRequests int           `conf:"max-requests" help:"requests under way at most; beyond that clients are told to come back"`
 	Timeout     time.Duration `conf:"timeout" help:"of a whole request"`
 
+	MaxPerUser    int    `conf:"max-requests-per-user" help:"requests of one person that are under way at most"`
+	MaxPerAddress int    `conf:"max-requests-per-address" help:"requests without a valid token that are under way at most from an address (IPv6: a /64)"`
+	PublicURL     string `conf:"public-url" help:"address at which clients reach the sockets, like https://chat.example.org; empty: taken from a trusted proxy's headers, or the address of the connection"`
+
 	RatePerUser    float64  `conf:"rate-per-user" help:"requests a second that a person may make for long, at this process; 0 for any number"`
 	BurstPerUser   int      `conf:"burst-per-user" help:"requests that a person may make at once"`
 	RatePerAddress float64  `conf:"rate-per-address" help:"requests a second without a valid token that an address (IPv6: a /64) may make for long; 0 for any number"`
 	BurstPerAddr   int      `conf:"burst-per-address" help:"requests without a valid token that an address may make at once"`
-	TrustedProxies []string `conf:"trusted-proxies" help:"addresses or CIDRs of proxies whose X-Forwarded-For is believed; without it an address is who connects"`
+	TrustedProxies []string `conf:"trusted-proxies" help:"addresses or CIDRs of proxies whose X-Forwarded-For, -Proto and -Host are believed, on requests and on sockets; empty: none"`
 }
 
 // DefaultConfig listens on every address.
@@ -53,6 +56,9 @@ func DefaultConfig() Config {
 		MaxBody:     512 << 10,
 		MaxRequests: 4096,
 		Timeout:     15 * time.Second, // above every wait inside
+		// A sixteenth of all seats: one person, or one address without a token, cannot take what others need. A page of a
+		// browser has six requests under way, a busy bot some dozens.
+		MaxPerUser: 256, MaxPerAddress: 64,
 		// A person at a client makes a few a second, and some dozens after a start; a busy bot of one account some dozens.
 		RatePerUser: 100, BurstPerUser: 1000,
 		// A company, a campus or a mobile network is one address, and all of its people come back together.
@@ -78,14 +84,25 @@ func (c *Config) Validate() error {
 	if c.RatePerAddress < 0 || c.RatePerAddress > 0 && c.BurstPerAddr < 1 {
 		faults = append(faults, fmt.Errorf("http.rate-per-address is %g and http.burst-per-address %d", c.RatePerAddress, c.BurstPerAddr))
 	}
-	for _, p := range c.TrustedProxies {
-		if _, err := netip.ParsePrefix(p); err != nil {
-			if _, err := netip.ParseAddr(p); err != nil {
-				faults = append(faults, fmt.Errorf("http.trusted-proxies has %q, which is no address and no CIDR", p))
-			}
-		}
+	if c.MaxPerUser < 1 || c.MaxPerAddress < 1 {
+		faults = append(faults, fmt.Errorf("http.max-requests-per-user is %d and http.max-requests-per-address %d, each must be at least 1", c.MaxPerUser, c.MaxPerAddress))
+	}
+	if _, err := edge.ParseProxies(c.TrustedProxies); err != nil {
+		faults = append(faults, fmt.Errorf("http.trusted-proxies: %w", err))
+	}
+	if _, err := edge.ParsePublic(c.PublicURL, nil); err != nil {
+		faults = append(faults, fmt.Errorf("http.public-url: %w", err))
 	}
 	return errors.Join(faults...)
+}
+
+// Proxies returns the trusted proxies. It returns none where Validate would have found a fault.
+func (c *Config) Proxies() *edge.Proxies {
+	p, err := edge.ParseProxies(c.TrustedProxies)
+	if err != nil {
+		return &edge.Proxies{}
+	}
+	return p
 }
 
 // Server is the HTTP door. It is a service.
@@ -96,7 +113,11 @@ type Server struct {
 	admin    config.Secret
 	tracer   trace.Tracer
 	log      *slog.Logger
-	seats    chan struct{}
+	seats    chan struct{} // requests that are worked on
+	logins   chan struct{} // the same for calls that hash a password
+	underWay underWay
+	proxies  *edge.Proxies
+	public   *edge.Public
 	limits   *rates
 	requests *prometheus.CounterVec
 	took     prometheus.Histogram
@@ -105,6 +126,9 @@ type Server struct {
 	listener net.Listener
 	draining func() bool
 	silent   bool // the tracer tells nobody
+
+	bodyBytes  atomic.Int64 // of all bodies that are larger than firstBody
+	turnedAway *prometheus.CounterVec
 }
 
 // DrainingWhen says how to know that the stop has begun: from then on connections end with the answer under way, so that
@@ -116,10 +140,21 @@ func New(cfg Config, service *handlers.Service, acc *accounts.Accounts, admin co
 	f := promauto.With(registry)
 	s := &Server{
 		cfg: cfg, service: service, accounts: acc, admin: admin, tracer: tracer, log: log, seats: make(chan struct{}, cfg.MaxRequests),
+		logins: make(chan struct{}, maxLogins), underWay: underWay{of: map[client]int{}}, proxies: cfg.Proxies(),
 		draining: func() bool { return false },
 		limits:   newRates(cfg, f),
 		requests: f.NewCounterVec(prometheus.CounterOpts{Name: "tideline_http_requests_total", Help: "Requests by status. A rise of 5xx: read the log by request id."}, []string{"status"}),
 		took:     f.NewHistogram(prometheus.HistogramOpts{Name: "tideline_http_seconds", Help: "Time of a request. When it rises: look at ingest's batches and at the store.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 15)}),
+	}
+	s.turnedAway = f.NewCounterVec(prometheus.CounterOpts{
+		Name: "tideline_http_turned_away_total",
+		Help: "Requests that were refused before they were worked on, by reason. seats: add a process, or look at what requests wait for. logins: a crowd, or a flood of passwords; more processes take more. " +
+			"address: many requests without a valid token from one address; if that is a proxy, name it in http.trusted-proxies. user: one client floods. slow_body: slow lines, or an attack with slow bodies; look at the proxy's log for addresses. " +
+			"body_memory: a flood of large bodies; lower http.max-body or add a process.",
+	}, []string{"reason"})
+	s.public, _ = edge.ParsePublic("", s.proxies)
+	if public, err := edge.ParsePublic(cfg.PublicURL, s.proxies); err == nil { // Validate reports it otherwise
+		s.public = public
 	}
 	_, s.silent = tracer.(noop.Tracer)
 	gin.SetMode(gin.ReleaseMode)
@@ -127,9 +162,7 @@ func New(cfg Config, service *handlers.Service, acc *accounts.Accounts, admin co
 	g.HandleMethodNotAllowed = true
 	g.UseRawPath = true             // a client_msg_id in an address may have an escaped slash
 	g.RedirectTrailingSlash = false // an address is right or not found; a redirected POST surprises everybody
-	if err := g.SetTrustedProxies(cfg.TrustedProxies); err != nil {
-		_ = g.SetTrustedProxies(nil) // Validate has said so
-	}
+	_ = g.SetTrustedProxies(nil)    // internal/edge decides what is believed
 	g.NoRoute(func(c *gin.Context) { s.refuse(c, chat.Refuse(chat.CodeNotFound, "there is nothing at this address")) })
 	g.NoMethod(func(c *gin.Context) {
 		s.refuse(c, chat.Refuse(chat.CodeMethodNotAllowed, "this address does not take %s", c.Request.Method))
@@ -172,7 +205,7 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	}
 	server := &http.Server{
-		Handler: s.handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: s.cfg.Timeout + 15*time.Second,
+		Handler: s.handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: bodyWithin + s.cfg.Timeout + 15*time.Second,
 		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	done := make(chan error, 1)
@@ -196,6 +229,8 @@ type visit struct {
 	context.Context
 	id     string          // that the answer and the log have
 	caller accounts.Caller // set where a session is needed
+
+	payload payload
 }
 
 // visitOf gives the visit of a request that has come through around.
@@ -222,10 +257,9 @@ var (
 	jsonOf  = []string{"application/json"}
 )
 
-// around is what every request goes through: an id, a seat, a deadline, a limit on its body, and an answer whatever
-// happens.
+// around is what every request goes through: an id, a place among the requests of its client, its whole body, a seat, a
+// deadline, and an answer whatever happens. The seat comes after the body, so that a client that sends slowly waits alone.
 func (s *Server) around(c *gin.Context) {
-	started := time.Now()
 	id := requestID(c.GetHeader("X-Request-Id"))
 	v := &visit{Context: c.Request.Context(), id: id}
 	c.Request = c.Request.WithContext(v)
@@ -235,21 +269,34 @@ func (s *Server) around(c *gin.Context) {
 	if s.draining() {
 		h.Set("Connection", "close")
 	}
-	select {
-	case s.seats <- struct{}{}:
-		defer func() { <-s.seats }()
-	default:
-		s.refuse(c, chat.Refuse(chat.CodeOverloaded, "too many requests are under way").After(time.Second))
+	leave, reason, refused := s.enter(c)
+	if refused != nil {
+		h.Set("Connection", "close") // or else the HTTP server would read the body
+		s.turnAway(c, reason, refused)
 		return
 	}
+	defer leave()
+	defer s.freeMemory(v)
+	if reason, refused = s.readBody(c, v); refused != nil {
+		s.turnAway(c, reason, refused)
+		return
+	}
+	seats, reason := s.seatsOf(c)
+	select {
+	case seats <- struct{}{}:
+	default:
+		s.turnAway(c, reason, chat.Refuse(chat.CodeOverloaded, "too many requests are under way").After(time.Second))
+		return
+	}
+	w := &seated{c.Writer, seats}
+	c.Writer = w
+	defer w.free()
+	started := time.Now()
 	ctx, cancel := context.WithTimeout(v.Context, s.cfg.Timeout)
 	defer cancel()
 	ctx, span := s.startSpan(ctx, c)
 	defer func() { endSpan(span, c.Writer.Status()) }()
 	v.Context = ctx // nobody else has it yet
-	if c.Request.Body != nil && c.Request.Body != http.NoBody {
-		c.Request.Body = http.MaxBytesReader(c.Writer, c.Request.Body, s.cfg.MaxBody)
-	}
 	defer func() {
 		if p := recover(); p != nil {
 			if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
@@ -261,7 +308,7 @@ func (s *Server) around(c *gin.Context) {
 			}
 		}
 		took := time.Since(started)
-		s.requests.WithLabelValues(strconv.Itoa(c.Writer.Status())).Inc()
+		s.counted(c)
 		s.took.Observe(took.Seconds())
 		if !s.log.Enabled(ctx, slog.LevelDebug) {
 			return
@@ -269,6 +316,10 @@ func (s *Server) around(c *gin.Context) {
 		s.log.DebugContext(ctx, "request", "request_id", id, "method", c.Request.Method, "path", c.FullPath(), "status", c.Writer.Status(), "took", took.String())
 	}()
 	c.Next()
+}
+
+func (s *Server) counted(c *gin.Context) {
+	s.requests.WithLabelValues(strconv.Itoa(c.Writer.Status())).Inc()
 }
 
 func goodRequestID(id string) bool {
@@ -336,20 +387,21 @@ func (s *Server) refuse(c *gin.Context, err error) {
 
 // body reads a JSON body strictly.
 func (s *Server) body(c *gin.Context, into any) bool {
-	raw, err := io.ReadAll(c.Request.Body)
-	if err != nil {
-		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
-			s.refuse(c, chat.Refuse(chat.CodeTooLarge, "the body is over %d bytes", tooLarge.Limit))
-		} else {
-			s.refuse(c, chat.Refuse(chat.CodeMalformed, "the body could not be read").Because(err))
-		}
+	v := visitOf(c)
+	if v.payload.fault != nil {
+		s.refuse(c, v.payload.fault)
 		return false
 	}
-	// What curl says of a body by default is taken too: a first try should not fail for a header. Tokens come in a header
-	// that no foreign page can make a browser send, so that nothing hangs on the type.
-	if kind := c.ContentType(); len(raw) > 0 && kind != "" && kind != "application/json" && kind != "application/x-www-form-urlencoded" {
+	raw := v.payload.bytes
+	// What curl says of a body by default is taken too: a first try should not fail for a header. A page of another site
+	// can make a browser send that type, or none, without asking (CORS): from there only JSON is taken.
+	switch kind := strings.ToLower(c.ContentType()); {
+	case len(raw) == 0 || kind == "application/json":
+	case kind != "" && kind != "application/x-www-form-urlencoded":
 		s.refuse(c, chat.Refuse(chat.CodeNotAcceptable, "the body is %.60s, not application/json", kind))
+		return false
+	case s.public.Foreign(c.Request):
+		s.refuse(c, chat.Refuse(chat.CodeNotAcceptable, "the body must be application/json when a page of another site sends it"))
 		return false
 	}
 	if err := handlers.Decode(raw, into); err != nil {
@@ -361,7 +413,7 @@ func (s *Server) body(c *gin.Context, into any) bool {
 
 // caller gives who asks; it has answered where nobody does.
 func (s *Server) caller(c *gin.Context) (accounts.Caller, bool) {
-	token, ok := strings.CutPrefix(c.GetHeader("Authorization"), "Bearer ")
+	token, ok := edge.Bearer(c.Request)
 	if !ok {
 		if s.fromAddress(c) {
 			s.refuse(c, chat.Refuse(chat.CodeUnauthenticated, "the header Authorization: Bearer <access token> is missing"))
@@ -381,13 +433,12 @@ func (s *Server) caller(c *gin.Context) (accounts.Caller, bool) {
 }
 
 func (s *Server) isAdmin(c *gin.Context) bool {
-	token, _ := strings.CutPrefix(c.GetHeader("Authorization"), "Bearer ")
-	want := s.admin.Reveal()
-	if want == "" {
+	token, _ := edge.Bearer(c.Request)
+	if s.admin.Reveal() == "" {
 		s.refuse(c, chat.Refuse(chat.CodeForbidden, "administration is turned off here"))
 		return false
 	}
-	if subtle.ConstantTimeCompare([]byte(token), []byte(want)) != 1 {
+	if !s.isAdminToken(token) {
 		if s.fromAddress(c) {
 			s.refuse(c, chat.Refuse(chat.CodeUnauthenticated, "this is not the administrators' token"))
 		}

@@ -206,7 +206,7 @@ func newWorld(t *testing.T) *world {
 		cfg.Window = 10 * time.Millisecond
 		cfg.Drain = 200 * time.Millisecond
 		log := slog.New(slog.NewTextHandler(io.Discard, nil))
-		p := pusher.New(cfg, w.kafka, w, w, w, w.redis, tracing.None(), log, pusher.NewMetrics(prometheus.NewRegistry()), "pusher-test")
+		p := pusher.New(cfg, nil, w.kafka, w, w, w, w.redis, tracing.None(), log, pusher.NewMetrics(prometheus.NewRegistry()), "pusher-test")
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan error, 1)
 		go func() { done <- p.Run(ctx) }()

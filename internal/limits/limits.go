@@ -48,6 +48,16 @@ func (k *Keyed[K]) Take(key K) time.Duration {
 	return 0
 }
 
+// Return returns one that was taken for a key, up to the burst. For a key that was forgotten it does nothing.
+func (k *Keyed[K]) Return(key K) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if there, ok := k.entries[key]; ok {
+		e := there.Value.(*entry[K])
+		e.tokens = min(k.burst, e.tokens+1)
+	}
+}
+
 func (k *Keyed[K]) of(key K, now time.Time) *entry[K] {
 	if there, ok := k.entries[key]; ok {
 		k.order.MoveToFront(there)

@@ -22,12 +22,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"tideline/internal/edge"
 	"tideline/internal/version"
 )
 
 // Config says where the private listener is and how much is logged. Keys begin with ops.
 type Config struct {
-	Addr     string        `conf:"addr" help:"private listener: health, metrics, profiles; never open it to the world"`
+	Addr     string        `conf:"addr" help:"private listener: health, metrics, profiles; never open it to the world; on loopback it answers loopback host names only"`
 	LogLevel string        `conf:"log-level" help:"debug, info, warn or error"`
 	Drain    time.Duration `conf:"drain" help:"how long an orderly stop may take, with the linger"`
 	Linger   time.Duration `conf:"linger" help:"how long the doors stay open after /readyz has said no, until balancers have seen it; 0 without a balancer"`
@@ -78,6 +79,7 @@ type Server struct {
 	listener net.Listener
 	registry *prometheus.Registry
 	draining atomic.Bool
+	foreign  prometheus.Counter
 
 	mu     sync.Mutex // guards what follows
 	checks map[string]func(context.Context) error
@@ -90,7 +92,11 @@ func Listen(addr string, registry *prometheus.Registry) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ops.addr: opening the private listener: %w", err)
 	}
-	return &Server{listener: l, registry: registry, checks: map[string]func(context.Context) error{}, passed: map[string]bool{}}, nil
+	foreign := promauto.With(registry).NewCounter(prometheus.CounterOpts{
+		Name: "tideline_ops_foreign_host_total",
+		Help: "Requests to a loopback ops.addr that were refused because their Host is not loopback. When it rises: a web page tries to read metrics by DNS rebinding, or a proxy on this machine must send Host: localhost.",
+	})
+	return &Server{listener: l, registry: registry, foreign: foreign, checks: map[string]func(context.Context) error{}, passed: map[string]bool{}}, nil
 }
 
 // Addr tells where it listens.
@@ -127,7 +133,11 @@ func (s *Server) Run(ctx context.Context) error {
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	var handler http.Handler = mux
+	if at, ok := s.listener.Addr().(*net.TCPAddr); ok && at.IP.IsLoopback() {
+		handler = edge.Loopback(mux, s.foreign.Inc)
+	}
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10}
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(s.listener) }()
 	select {

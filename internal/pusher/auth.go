@@ -191,6 +191,9 @@ func (c *conn) welcome() {
 	c.plan(now)
 	c.mu.Unlock()
 	c.p.leaveHello(h)
+	if h != nil && c.p.handshakes != nil {
+		c.p.handshakes.Return(h.address)
+	}
 	c.p.presence.Renew(caller.User, caller.Session)
 }
 

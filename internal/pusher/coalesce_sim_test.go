@@ -143,7 +143,7 @@ func newPushWorld(t *testing.T, seed uint64) *pushWorld {
 	cfg.HintItems = 1 + rnd.IntN(6)
 	cfg.WriteTimeout = time.Second
 	w := &pushWorld{t: t, rnd: rnd, heads: map[chat.ConversationID]heardHint{}, reads: map[timelineKey]heardHint{}}
-	w.p = newPusher(cfg, nil, nil, &live{online: map[chat.UserID]map[int64]bool{}}, tracing.None(), slog.New(slog.DiscardHandler), NewMetrics(prometheus.NewRegistry()), "test")
+	w.p = newPusher(cfg, nil, nil, nil, &live{online: map[chat.UserID]map[int64]bool{}}, tracing.None(), slog.New(slog.DiscardHandler), NewMetrics(prometheus.NewRegistry()), "test")
 	for i := range 1 + rnd.IntN(5) {
 		w.groups = append(w.groups, group(int64(i+1)))
 	}

@@ -208,7 +208,7 @@ func TestWindow(t *testing.T) {
 				cfg := testConfig()
 				cfg.Window = window
 				cfg.HintItems = 3
-				p := newPusher(cfg, nil, nil, &live{}, tracing.None(), slog.New(slog.NewTextHandler(io.Discard, nil)), NewMetrics(prometheus.NewRegistry()), "test")
+				p := newPusher(cfg, nil, nil, nil, &live{}, tracing.None(), slog.New(slog.NewTextHandler(io.Discard, nil)), NewMetrics(prometheus.NewRegistry()), "test")
 				stop := make(chan struct{})
 				for _, f := range p.flushers {
 					p.wg.Go(func() { f.run(stop) })
@@ -286,7 +286,7 @@ func TestSlowSocket_CostsMemoryByItsConversationsOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := testConfig()
 		cfg.Window = 10 * time.Millisecond
-		p := newPusher(cfg, nil, nil, &live{online: map[chat.UserID]map[int64]bool{}}, tracing.None(), slog.New(slog.NewTextHandler(io.Discard, nil)), NewMetrics(prometheus.NewRegistry()), "test")
+		p := newPusher(cfg, nil, nil, nil, &live{online: map[chat.UserID]map[int64]bool{}}, tracing.None(), slog.New(slog.NewTextHandler(io.Discard, nil)), NewMetrics(prometheus.NewRegistry()), "test")
 		stop := make(chan struct{})
 		for _, f := range p.flushers {
 			p.wg.Go(func() { f.run(stop) })

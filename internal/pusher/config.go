@@ -13,7 +13,9 @@ type Config struct {
 	MaxConnections               int           `conf:"max-connections" help:"connections at most; further ones are told to come back"`
 	MaxPerUser                   int           `conf:"max-per-user" help:"connections of one user at most"`
 	MaxUnauthenticated           int           `conf:"max-unauthenticated" help:"connections that have not said who they are, at most"`
-	MaxUnauthenticatedPerAddress int           `conf:"max-unauthenticated-per-address" help:"the same for one address"`
+	MaxUnauthenticatedPerAddress int           `conf:"max-unauthenticated-per-address" help:"the same for one address (IPv6: a /64)"`
+	HandshakesPerSecond          float64       `conf:"handshakes-per-second" help:"handshakes a second that an address may make for long; one that leads to a good auth does not count; 0 for any number"`
+	HandshakeBurst               int           `conf:"handshake-burst" help:"handshakes that an address may make at once"`
 	AuthTimeout                  time.Duration `conf:"auth-timeout" help:"time that a new connection has to say who it is"`
 	TokenGrace                   time.Duration `conf:"token-grace" help:"time after the end of its access token that a connection has to bring a fresh one"`
 
@@ -46,6 +48,8 @@ func DefaultConfig() Config {
 		MaxPerUser:                   20,
 		MaxUnauthenticated:           5_000, // a crowd that comes back together; each needs milliseconds
 		MaxUnauthenticatedPerAddress: 1_000, // a company, a campus or a proxy is one address
+		HandshakesPerSecond:          50,    // as http.rate-per-address
+		HandshakeBurst:               1_000, // all that may wait for auth from one address
 		AuthTimeout:                  10 * time.Second,
 		TokenGrace:                   time.Minute,
 
@@ -91,6 +95,9 @@ func (c *Config) Validate() error {
 	atLeast("workers", c.Workers, 1)
 	atLeast("max-queued", c.MaxQueued, 0)
 	atLeast("max-watched", c.MaxWatched, 0)
+	if c.HandshakesPerSecond < 0 || c.HandshakesPerSecond > 0 && c.HandshakeBurst < 1 {
+		faults = append(faults, fmt.Errorf("push.handshakes-per-second is %g and push.handshake-burst %d", c.HandshakesPerSecond, c.HandshakeBurst))
+	}
 	positive := func(name string, d time.Duration) {
 		if d <= 0 {
 			faults = append(faults, fmt.Errorf("push.%s is %s, it must be positive", name, d))

@@ -77,6 +77,10 @@ const (
 	slowGrace  = 5 * time.Second // for a client that was too slow to begin to read, so that it hears why
 )
 
+// maxHelloFrame is the largest frame of a connection that has not authenticated: a token of at most 2 KiB, with room. It is
+// what such a connection can make this process keep. 5,000 of them are then 40 MB.
+const maxHelloFrame = 8 << 10
+
 var errTooLarge = errors.New("the frame is too large")
 
 // read is the reading goroutine.
@@ -84,8 +88,10 @@ func (c *conn) read() {
 	defer c.p.wg.Done()
 	defer c.end()
 	c.ws.SetPingHandler(c.ping)
+	c.ws.SetPongHandler(c.pong)
 	c.ws.SetCloseHandler(c.echoClose)
 	for {
+		limit := c.frameLimit()
 		kind, r, err := c.ws.NextReader()
 		if err != nil {
 			c.readFailed(err)
@@ -98,7 +104,7 @@ func (c *conn) read() {
 			c.shut(CloseBadFrame, 0)
 			continue
 		}
-		b, err := readFrame(r, c.p.cfg.MaxFrameBytes)
+		b, err := readFrame(r, limit)
 		if errors.Is(err, errTooLarge) {
 			c.shut(CloseFrameTooLarge, 0)
 			continue
@@ -112,30 +118,72 @@ func (c *conn) read() {
 	}
 }
 
+// frameLimit returns the size that the next frame may have. While auth is under way it waits: until then nothing more of
+// the client is read, so that what is kept of it is one frame.
+func (c *conn) frameLimit() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for !c.arrived && c.inFlight > 0 && !c.closing {
+		c.waitForRoom()
+	}
+	if c.arrived || c.closing {
+		return c.p.cfg.MaxFrameBytes
+	}
+	return min(maxHelloFrame, c.p.cfg.MaxFrameBytes)
+}
+
+// waitForRoom waits until an answer was written or the connection closes. c.mu is held, and released while waiting.
+func (c *conn) waitForRoom() {
+	if c.room == nil {
+		c.room = make(chan struct{})
+	}
+	room := c.room
+	c.mu.Unlock()
+	<-room
+	c.mu.Lock()
+}
+
 var scratch = sync.Pool{New: func() any { b := make([]byte, 4096); return &b }}
 
-// readFrame gives a copy of the frame in a slice of just its size.
+// readFrame returns a copy of the frame in a slice of just its size. Its buffer never has more bytes than limit.
 func readFrame(r io.Reader, limit int) ([]byte, error) {
 	p := scratch.Get().(*[]byte)
-	defer scratch.Put(p)
-	b := *p
+	defer func() {
+		if p != nil {
+			scratch.Put(p)
+		}
+	}()
+	b := (*p)[:min(len(*p), limit)]
 	n := 0
 	for {
+		if n == limit { // full: the frame must end here
+			var more [1]byte
+			switch m, err := r.Read(more[:]); {
+			case m > 0:
+				return nil, errTooLarge
+			case err == io.EOF:
+				return append(make([]byte, 0, n), b[:n]...), nil
+			case err != nil:
+				return nil, err
+			}
+			continue
+		}
 		m, err := r.Read(b[n:])
 		n += m
-		if n > limit {
-			return nil, errTooLarge
-		}
 		if err == io.EOF {
 			return append(make([]byte, 0, n), b[:n]...), nil
 		}
 		if err != nil {
 			return nil, err
 		}
-		if n == len(b) {
-			grown := make([]byte, min(2*len(b), limit+1))
+		if n == len(b) && n < limit {
+			grown := make([]byte, min(2*len(b), limit))
 			copy(grown, b)
 			b = grown // too large for the pool
+			if p != nil {
+				scratch.Put(p)
+				p = nil
+			}
 		}
 	}
 }
@@ -207,7 +255,11 @@ func (c *conn) touch() {
 	c.p.presence.Renew(c.caller.User, c.caller.Session)
 }
 
+// ping answers a ping frame. It counts as a request; one too many is not answered.
 func (c *conn) ping(data string) error {
+	if !c.control() {
+		return nil
+	}
 	c.touch()
 	c.mu.Lock()
 	if !c.closing {
@@ -215,6 +267,41 @@ func (c *conn) ping(data string) error {
 	}
 	c.push()
 	return nil
+}
+
+// pong takes a pong frame, for which nothing asked: the server never pings.
+func (c *conn) pong(string) error {
+	if c.control() {
+		c.touch()
+	}
+	return nil
+}
+
+// control counts a control frame as a request, and reports whether it is within the limit. Reading goroutine only.
+func (c *conn) control() bool {
+	if c.isClosing() {
+		return false
+	}
+	if c.take() > 0 {
+		c.p.metrics.floods.Inc()
+		return false
+	}
+	return true
+}
+
+// take takes a request from the connection's bucket, or returns how long there is none. A client that goes on all the same
+// is closed. Reading goroutine only.
+func (c *conn) take() time.Duration {
+	wait := c.bucket.take(c.p.clock(), c.p.cfg.RequestsPerSecond, c.p.cfg.RequestBurst)
+	switch {
+	case wait == 0:
+		c.refused = 0
+	case c.refused >= maxRefusalsInARow:
+		c.shut(CloseRateLimited, time.Second+c.p.retryAfter())
+	default:
+		c.refused++
+	}
+	return wait
 }
 
 // echoClose answers a close frame of the client.
@@ -331,8 +418,8 @@ const (
 	wroteClose
 )
 
-// take gives the next piece to be written; it has no bytes where there is none. c.mu is held.
-func (c *conn) take() (reply, written) {
+// nextPiece gives the next piece to be written; it has no bytes where there is none. c.mu is held.
+func (c *conn) nextPiece() (reply, written) {
 	if c.byeSent {
 		return reply{}, 0
 	}
@@ -370,7 +457,7 @@ func (c *conn) push() {
 	}
 	c.busy = true
 	for {
-		piece, what := c.take()
+		piece, what := c.nextPiece()
 		b := piece.bytes
 		if b == nil {
 			c.busy = false
@@ -435,7 +522,7 @@ func (c *conn) finish(piece reply, from int, what written) {
 		piece.free()
 		c.mu.Lock()
 		c.wrote(what)
-		if piece, what = c.take(); piece.bytes == nil {
+		if piece, what = c.nextPiece(); piece.bytes == nil {
 			c.busy = false
 			c.plan(c.p.clock())
 			c.mu.Unlock()

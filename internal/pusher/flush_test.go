@@ -34,7 +34,7 @@ func TestFlusher_WithoutAWindowNobodyIsToldTwiceBeforeAllWereToldOnce(t *testing
 	defer func() { _ = null.Close() }()
 	cfg := testConfig()
 	cfg.Window = 0
-	p := newPusher(cfg, nil, nil, &live{online: map[chat.UserID]map[int64]bool{}}, tracing.None(), slog.New(slog.DiscardHandler), NewMetrics(prometheus.NewRegistry()), "test")
+	p := newPusher(cfg, nil, nil, nil, &live{online: map[chat.UserID]map[int64]bool{}}, tracing.None(), slog.New(slog.DiscardHandler), NewMetrics(prometheus.NewRegistry()), "test")
 	f := newFlusher(p)
 	const crowd = 300
 	var conns [crowd]*conn

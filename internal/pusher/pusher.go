@@ -15,8 +15,10 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"tideline/internal/accounts"
+	"tideline/internal/edge"
 	"tideline/internal/handlers"
 	"tideline/internal/kafka"
+	"tideline/internal/limits"
 	"tideline/internal/presence"
 	"tideline/pkg/chat"
 	"tideline/pkg/timeline"
@@ -79,6 +81,9 @@ type Pusher struct {
 	abort    context.CancelFunc
 	hands    *hands
 
+	proxies    *edge.Proxies
+	handshakes *limits.Keyed[string] // by address; nil where any number is allowed
+
 	seats    chan struct{} // workers
 	queued   atomic.Int64  // requests that wait for a seat
 	loads    chan struct{} // memberships that are loaded at once
@@ -103,15 +108,18 @@ const (
 	revokedMost = 1 << 16
 )
 
+// maxAddresses bounds the addresses whose handshakes are counted: 20 MB at most.
+const maxAddresses = 100_000
+
 // loadsAtOnce bounds how many users' memberships are loaded at the same time: when everybody comes back at once the store
 // has other things to do as well.
 const loadsAtOnce = 32
 
 // New makes a pusher that follows im.notify, im.receipts and what is said in Redis. Call it before the notifications run.
-func New(cfg Config, kc kafka.Config, requests Requests, store Memberships, n Notifications, client redis.UniversalClient, tracer trace.Tracer, log *slog.Logger, metrics *Metrics, id string) *Pusher {
+func New(cfg Config, proxies *edge.Proxies, kc kafka.Config, requests Requests, store Memberships, n Notifications, client redis.UniversalClient, tracer trace.Tracer, log *slog.Logger, metrics *Metrics, id string) *Pusher {
 	// A lease outlives the silence that a connection is allowed.
 	live := presence.New(client, cfg.IdleTimeout+cfg.Heartbeat, log, metrics.registry)
-	p := newPusher(cfg, requests, store, live, tracer, log, metrics, id)
+	p := newPusher(cfg, proxies, requests, store, live, tracer, log, metrics, id)
 	n.Subscribe(p.TakeNotify)
 	n.OnGap(p.MissedNotify)
 	live.Hear(p.takeSignal)
@@ -121,12 +129,16 @@ func New(cfg Config, kc kafka.Config, requests Requests, store Memberships, n No
 	return p
 }
 
-func newPusher(cfg Config, requests Requests, store Memberships, live Presence, tracer trace.Tracer, log *slog.Logger, metrics *Metrics, id string) *Pusher {
+func newPusher(cfg Config, proxies *edge.Proxies, requests Requests, store Memberships, live Presence, tracer trace.Tracer, log *slog.Logger, metrics *Metrics, id string) *Pusher {
 	p := &Pusher{
 		cfg: cfg, id: id, door: requests, store: store, presence: live, tracer: tracer, log: log, metrics: metrics,
 		index: newIndex(), people: newPeople(), tick: max(cfg.Window/ticksPerWindow, leastTick), started: time.Now(),
 		seats: make(chan struct{}, cfg.Workers), loads: make(chan struct{}, loadsAtOnce),
 		all: map[*conn]struct{}{}, addresses: map[string]int{}, revoked: map[int64]time.Time{},
+	}
+	p.proxies = proxies
+	if cfg.HandshakesPerSecond > 0 {
+		p.handshakes = limits.New[string](cfg.HandshakesPerSecond, cfg.HandshakeBurst, maxAddresses, time.Now)
 	}
 	p.base, p.abort = context.WithCancel(context.Background())
 	p.hands = newHands(p.base, &p.wg)

@@ -34,15 +34,7 @@ const maxRefusalsInARow = 200
 // accept takes a frame. It waits where the client does not take its answers. Reading goroutine only.
 func (c *conn) accept(frame []byte) {
 	r := request{frame: frame}
-	if r.wait = c.bucket.take(c.p.clock(), c.p.cfg.RequestsPerSecond, c.p.cfg.RequestBurst); r.wait > 0 {
-		c.refused++
-		if c.refused > maxRefusalsInARow {
-			c.shut(CloseRateLimited, time.Second+c.p.retryAfter())
-			return
-		}
-	} else {
-		c.refused = 0
-	}
+	r.wait = c.take()
 	c.mu.Lock()
 	if c.closing {
 		c.mu.Unlock()
@@ -57,13 +49,7 @@ func (c *conn) accept(frame []byte) {
 	}
 	// Up to InFlight are worked on, as many again are told to come back, and then the socket has to wait.
 	for c.inFlight >= 2*c.p.cfg.InFlight && !c.closing {
-		if c.room == nil {
-			c.room = make(chan struct{})
-		}
-		room := c.room
-		c.mu.Unlock()
-		<-room
-		c.mu.Lock()
+		c.waitForRoom()
 	}
 	c.mu.Unlock()
 }

@@ -214,7 +214,7 @@ func newRig(t testing.TB, change func(*Config)) *rig {
 		return json.Marshal(map[string]any{"op": op, "body": json.RawMessage(body)})
 	}
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	r.p = newPusher(cfg, r.door, r.store, r.live, tracing.None(), log, NewMetrics(prometheus.NewRegistry()), "test")
+	r.p = newPusher(cfg, nil, r.door, r.store, r.live, tracing.None(), log, NewMetrics(prometheus.NewRegistry()), "test")
 	r.live.hear = r.p.takeSignal
 	r.server = httptest.NewServer(r.p)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -86,10 +86,7 @@ func (p *Pusher) turnAway(w http.ResponseWriter, reason string, e *chat.Error) {
 // ServeHTTP is GET /v1/ws. It returns as soon as the connection is upgraded, so that what the HTTP server kept for the
 // request is let go of.
 func (p *Pusher) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	address := r.RemoteAddr
-	if host, _, err := net.SplitHostPort(address); err == nil {
-		address = host
-	}
+	address := p.proxies.Address(r)
 	if reason, refused := p.enter(address); refused != nil {
 		p.turnAway(w, reason, refused)
 		return
@@ -138,8 +135,13 @@ func bearer(r *http.Request) string {
 	return ""
 }
 
-// enter counts somebody who has not said who it is, or refuses.
+// enter counts a connection that has not authenticated, or refuses its handshake.
 func (p *Pusher) enter(address string) (reason string, refused *chat.Error) {
+	if p.handshakes != nil {
+		if wait := p.handshakes.Take(address); wait > 0 {
+			return "rate", chat.Refuse(chat.CodeRateLimited, "this address makes more handshakes than are allowed").After(wait + p.retryAfter())
+		}
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {

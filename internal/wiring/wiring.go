@@ -278,7 +278,7 @@ func (p *Parts) Requests() (*Requests, []ops.Named, error) {
 
 // Socket builds the socket door: a handler for GET /v1/ws, and the service behind it.
 func (p *Parts) Socket(r *Requests) (http.Handler, ops.Named) {
-	s := pusher.New(p.Settings.Push, p.Settings.Kafka, r.Service, p.Guarded, r.Heads, p.Redis, p.Tracer, p.Log, pusher.NewMetrics(p.Registry), "pusher-"+p.ID)
+	s := pusher.New(p.Settings.Push, p.Settings.HTTP.Proxies(), p.Settings.Kafka, r.Service, p.Guarded, r.Heads, p.Redis, p.Tracer, p.Log, pusher.NewMetrics(p.Registry), "pusher-"+p.ID)
 	return s, ops.Named{Name: "sockets", Service: s}
 }
 

@@ -32,6 +32,7 @@ const (
 	CodeUserUnknown         Code = "user_not_found"
 	CodeMessageUnknown      Code = "message_not_found"
 	CodeMethodNotAllowed    Code = "method_not_allowed"
+	CodeBodyTimeout         Code = "body_timeout"
 	CodeNotAcceptable       Code = "unsupported_media_type"
 	CodeConflict            Code = "client_msg_id_conflict"
 	CodeDuplicate           Code = "duplicate"
@@ -80,6 +81,7 @@ var reasons = []Reason{
 	{CodeUserUnknown, 404, false, "There is no such user."},
 	{CodeMessageUnknown, 404, false, "There is no message with this number that could be meant."},
 	{CodeMethodNotAllowed, 405, false, "The address exists, but not for this method."},
+	{CodeBodyTimeout, 408, true, "The body did not arrive in time: nothing was done; retry with the same client_msg_id."},
 	{CodeNotAcceptable, 415, false, "The body is not application/json."},
 	{CodeConflict, 409, false, "The same client_msg_id was used before for another body."},
 	{CodeDuplicate, 0, false, "The command was numbered before; the first number is given. Only in im.rejected."},

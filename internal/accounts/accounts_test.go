@@ -410,3 +410,83 @@ func TestAuthenticate_DoesNotRememberASessionThatEndsAsItIsRead(t *testing.T) {
 		t.Fatal("the session was ended and answered, and its token is taken")
 	}
 }
+
+func TestAuthenticate_ChecksAudienceAndCriticalHeaders(t *testing.T) {
+	d := newWorld(t).door(nil)
+	tokens := d.ada()
+	token := func(header map[string]any, audience jwt.ClaimStrings, ends time.Time) string {
+		t.Helper()
+		v := jwt.NewWithClaims(jwt.SigningMethodHS256, claims{
+			RegisteredClaims: jwt.RegisteredClaims{Subject: tokens.User.ID.String(), Audience: audience, ExpiresAt: jwt.NewNumericDate(ends)},
+			Session:          strconv.FormatInt(tokens.Session, 10),
+		})
+		for k, x := range header {
+			v.Header[k] = x
+		}
+		text, err := v.SignedString([]byte(key))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	soon := d.clock.Add(time.Minute)
+	var issued claims
+	if _, _, err := jwt.NewParser().ParseUnverified(tokens.Access, &issued); err != nil || len(issued.Audience) != 1 || issued.Audience[0] != audience {
+		t.Errorf("an issued token has the audience %v: %v", issued.Audience, err)
+	}
+	for name, c := range map[string]struct {
+		token string
+		code  chat.Code // "" where it is taken
+	}{
+		"ours":                       {token(nil, jwt.ClaimStrings{audience}, soon), ""},
+		"ours among others":          {token(nil, jwt.ClaimStrings{"billing", audience}, soon), ""},
+		"another service's":          {token(nil, jwt.ClaimStrings{"billing"}, soon), chat.CodeUnauthenticated},
+		"another service's, ended":   {token(nil, jwt.ClaimStrings{"billing"}, d.clock.Add(-time.Hour)), chat.CodeUnauthenticated},
+		"nearly ours":                {token(nil, jwt.ClaimStrings{"Tideline"}, soon), chat.CodeUnauthenticated},
+		"of a version before aud":    {token(nil, nil, soon), ""},
+		"crit":                       {token(map[string]any{"crit": []string{"exp"}}, jwt.ClaimStrings{audience}, soon), chat.CodeUnauthenticated},
+		"crit that is empty":         {token(map[string]any{"crit": []string{}}, jwt.ClaimStrings{audience}, soon), chat.CodeUnauthenticated},
+		"crit that is null":          {token(map[string]any{"crit": nil}, jwt.ClaimStrings{audience}, soon), chat.CodeUnauthenticated},
+		"crit and b64":               {token(map[string]any{"crit": []string{"b64"}, "b64": false}, jwt.ClaimStrings{audience}, soon), chat.CodeUnauthenticated},
+		"crit, and ended long since": {token(map[string]any{"crit": []string{"x"}}, jwt.ClaimStrings{audience}, d.clock.Add(-time.Hour)), chat.CodeUnauthenticated},
+	} {
+		_, err := d.Authenticate(t.Context(), c.token)
+		_, signed := d.Signed(c.token)
+		switch {
+		case c.code == "" && err != nil, c.code == "" && !signed:
+			t.Errorf("%s is refused: %v; signed %t", name, err, signed)
+		case c.code != "":
+			refused(t, err, c.code)
+			if signed {
+				t.Errorf("%s counts as valid", name)
+			}
+		}
+	}
+	// Tokens of a version before aud end two lives of a token after the start, however long they were to last.
+	old := token(nil, nil, d.clock.Add(24*time.Hour))
+	caller, err := d.Authenticate(t.Context(), old)
+	if err != nil || caller.ExpiresAt.After(d.audienceFrom) {
+		t.Errorf("a token without aud lasts until %s: %v", caller.ExpiresAt, err)
+	}
+	d.clock = d.audienceFrom.Add(time.Second)
+	_, err = d.Authenticate(t.Context(), old)
+	refused(t, err, chat.CodeTokenExpired) // clients refresh, and need not log in
+	_, err = d.Authenticate(t.Context(), token(nil, nil, d.clock.Add(time.Hour)))
+	refused(t, err, chat.CodeTokenExpired)
+	if _, signed := d.Signed(old); signed {
+		t.Error("a token without aud counts as valid for ever")
+	}
+}
+
+func TestPasswords_RefuseBeyondTheirQueue(t *testing.T) {
+	p := NewPasswords(1)
+	for range cap(p.queue) {
+		p.queue <- struct{}{}
+	}
+	_, err := p.Hash(t.Context(), "correct horse")
+	refused(t, err, chat.CodeOverloaded)
+	<-p.queue
+	if _, err := p.Hash(t.Context(), "correct horse"); err != nil || len(p.queue) != cap(p.queue)-1 || len(p.seats) != 0 {
+		t.Errorf("with one place left: %v, %d in the queue", err, len(p.queue))
+	}
+}

@@ -101,3 +101,23 @@ func TestKeyed_CountsRightUnderConcurrency(t *testing.T) {
 		t.Fatalf("%d were let in, and the bucket has 1000", got.Load())
 	}
 }
+
+func TestKeyed_ReturnGivesBackUpToTheBurst(t *testing.T) {
+	now := time.Unix(0, 0)
+	k := New[string](1, 2, 10, func() time.Time { return now })
+	k.Return("unknown")
+	for range 100 {
+		if k.Take("a") != 0 {
+			t.Fatal("one that is returned each time runs out")
+		}
+		k.Return("a")
+	}
+	k.Return("a")
+	k.Return("a")
+	if k.Take("a") != 0 || k.Take("a") != 0 || k.Take("a") == 0 {
+		t.Error("more came back than the burst")
+	}
+	if k.Len() != 1 {
+		t.Errorf("%d keys are remembered", k.Len())
+	}
+}

@@ -236,3 +236,37 @@ func TestConfig_ListsEveryFault(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 }
+
+// A web page whose name was pointed at 127.0.0.1 must not read metrics and profiles.
+func TestServer_OnLoopbackAnswersLoopbackHostNamesOnly(t *testing.T) {
+	s, err := ops.Listen("127.0.0.1:0", ops.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
+	for _, path := range []string{"/metrics", "/healthz", "/readyz", "/debug/pprof/", "/debug/pprof/cmdline"} {
+		for host, want := range map[string]int{"": 200, "localhost": 200, "localhost:9090": 200, "[::1]:9090": 200, "attacker.example": 421, "attacker.example:9090": 421, "10.0.0.1": 421} {
+			r, err := http.NewRequest(http.MethodGet, "http://"+s.Addr()+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Host = host // "" is the address itself
+			res, err := http.DefaultClient.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = res.Body.Close()
+			if res.StatusCode != want {
+				t.Errorf("%s for Host %q is answered %d, want %d", path, host, res.StatusCode, want)
+			}
+		}
+	}
+}

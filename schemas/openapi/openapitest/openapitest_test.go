@@ -110,7 +110,7 @@ func TestDocument_KnowsTheReasonsOfRefusalsAndNoOthers(t *testing.T) {
 		t.Errorf("the schema of errors has the codes\n%s\nand the table of reasons\n%s", got, want)
 	}
 	named := map[int]string{
-		400: "BadRequest", 401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 405: "MethodNotAllowed", 409: "Conflict", 413: "TooLarge",
+		400: "BadRequest", 401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 405: "MethodNotAllowed", 408: "BodyTimeout", 409: "Conflict", 413: "TooLarge",
 		415: "UnsupportedMediaType", 429: "RateLimited", 500: "Internal", 503: "Unavailable", 504: "Timeout",
 	}
 	for status, want := range byStatus {

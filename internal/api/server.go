@@ -428,7 +428,7 @@ func (s *Server) caller(c *gin.Context) (accounts.Caller, bool) {
 		}
 		return caller, false
 	}
-	caller.Address = address(c)
+	caller.Address = s.proxies.Address(c.Request)
 	return caller, true
 }
 

@@ -239,7 +239,7 @@ func TestConfig_ListsEveryFault(t *testing.T) {
 
 // A web page whose name was pointed at 127.0.0.1 must not read metrics and profiles.
 func TestServer_OnLoopbackAnswersLoopbackHostNamesOnly(t *testing.T) {
-	s, err := ops.Listen("127.0.0.1:0", ops.NewRegistry())
+	s, err := Listen("127.0.0.1:0", NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -91,7 +91,7 @@ func TestBodies_SlowOnesHoldNoSeats(t *testing.T) {
 			var held []*wire
 			for i := range connections {
 				w := dialWire(t, good.base)
-				if res := w.begin("/sync", "Content-Length: 2", c.headers(i)...); res == nil {
+				if res := w.begin("/sessions", "Content-Length: 2", c.headers(i)...); res == nil {
 					w.write("{") // one byte, and no more
 					held = append(held, w)
 				} else if res.StatusCode != 429 || !res.Close || res.Header.Get("Retry-After") == "" {

@@ -14,14 +14,14 @@ import (
 	"tideline/internal/api"
 )
 
-// wire is a connection on which a test writes bytes itself.
-type wire struct {
+// rawConn is a connection on which a test writes bytes itself.
+type rawConn struct {
 	t *testing.T
 	net.Conn
 	r *bufio.Reader
 }
 
-func dialWire(t *testing.T, base string) *wire {
+func dialRaw(t *testing.T, base string) *rawConn {
 	t.Helper()
 	host := strings.TrimSuffix(strings.TrimPrefix(base, "http://"), "/v1")
 	c, err := net.Dial("tcp", host)
@@ -30,10 +30,10 @@ func dialWire(t *testing.T, base string) *wire {
 	}
 	t.Cleanup(func() { _ = c.Close() })
 	_ = c.SetDeadline(time.Now().Add(patience))
-	return &wire{t, c, bufio.NewReader(c)}
+	return &rawConn{t, c, bufio.NewReader(c)}
 }
 
-func (w *wire) write(text string) {
+func (w *rawConn) write(text string) {
 	w.t.Helper()
 	if _, err := io.WriteString(w, text); err != nil {
 		w.t.Fatal(err)
@@ -41,7 +41,7 @@ func (w *wire) write(text string) {
 }
 
 // answer reads an answer; 100 counts as one.
-func (w *wire) answer() *http.Response {
+func (w *rawConn) answer() *http.Response {
 	w.t.Helper()
 	res, err := http.ReadResponse(w.r, nil)
 	if err != nil {
@@ -58,7 +58,7 @@ func (w *wire) answer() *http.Response {
 }
 
 // begin sends the head of a POST and waits until the server reads its body, or returns the refusal.
-func (w *wire) begin(path, framing string, headers ...string) *http.Response {
+func (w *rawConn) begin(path, framing string, headers ...string) *http.Response {
 	w.t.Helper()
 	w.write("POST /v1" + path + " HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nExpect: 100-continue\r\n" + framing + "\r\n" + strings.Join(append(headers, "", ""), "\r\n"))
 	if res := w.answer(); res.StatusCode != http.StatusContinue {
@@ -88,9 +88,9 @@ func TestBodies_SlowOnesHoldNoSeats(t *testing.T) {
 			cfg := api.DefaultConfig()
 			cfg.MaxRequests, cfg.RatePerAddress, cfg.RatePerUser, cfg.TrustedProxies = seats, 0, 0, []string{"127.0.0.1"}
 			good.base = theRig(t).door(t, cfg)
-			var held []*wire
+			var held []*rawConn
 			for i := range connections {
-				w := dialWire(t, good.base)
+				w := dialRaw(t, good.base)
 				if res := w.begin("/sessions", "Content-Length: 2", c.headers(i)...); res == nil {
 					w.write("{") // one byte, and no more
 					held = append(held, w)
@@ -134,7 +134,7 @@ func TestBodies_MustArriveInTime(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			w := dialWire(t, base)
+			w := dialRaw(t, base)
 			if res := w.begin("/sessions", c.framing); res != nil {
 				t.Fatal(res.Status)
 			}
@@ -172,7 +172,7 @@ func TestBodies_MustArriveInTime(t *testing.T) {
 func TestBodies_ThatComeWholeAreTakenInEveryForm(t *testing.T) {
 	ada := join(t, "ada")
 	auth := "Authorization: BEARER " + ada.token
-	w := dialWire(t, ada.base)
+	w := dialRaw(t, ada.base)
 	for _, c := range []struct {
 		framing string
 		pieces  []string
@@ -243,7 +243,7 @@ func TestSessions_SocketURLDoesNotFollowAnyHost(t *testing.T) {
 	ada := join(t, "ada")
 	login := func(base string, lines ...string) string {
 		t.Helper()
-		w := dialWire(t, base)
+		w := dialRaw(t, base)
 		body := `{"username":"` + ada.name + `","password":"` + password + `","platform":"bot"}`
 		w.write("POST /v1/sessions HTTP/1.1\r\nContent-Type: application/json\r\n" + strings.Join(lines, "\r\n") + fmt.Sprintf("\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
 		res := w.answer()

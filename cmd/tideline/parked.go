@@ -30,7 +30,7 @@ func listParked(ctx context.Context, args []string, out io.Writer) error {
 			return err
 		}
 		for _, p := range list {
-			if _, err := fmt.Fprintf(out, "%s/%d at %d, key %s: %s\n", p.Topic, p.Partition, p.Offset, p.Key, p.Reason); err != nil {
+			if _, err := fmt.Fprintf(out, "%s/%d at %d, %s: %s\n", p.Topic, p.Partition, p.Offset, keyOf(&p), p.Reason); err != nil {
 				return err
 			}
 			partition, offset = p.Partition, p.Offset
@@ -39,6 +39,14 @@ func listParked(ctx context.Context, args []string, out io.Writer) error {
 			return nil
 		}
 	}
+}
+
+// keyOf shows the key of a record, which may be of any length and any bytes.
+func keyOf(p *sqlstore.Parked) string {
+	if p.Key == nil {
+		return "no key"
+	}
+	return fmt.Sprintf("key %.128q", p.Key)
 }
 
 // replayParked tries parked records again. It fails while some stay, so that scripts see it.

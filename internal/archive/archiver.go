@@ -15,7 +15,6 @@ import (
 	"tideline/internal/kafka"
 	"tideline/internal/sqlstore"
 	"tideline/internal/wire"
-	"tideline/pkg/chat"
 	"tideline/pkg/timeline"
 )
 
@@ -112,6 +111,9 @@ func (a *Archiver) own(ctx context.Context, p *kafka.Partition) error {
 		if err != nil {
 			return err
 		}
+		if _, unknown := o.unknownKind(records); unknown != nil {
+			return o.hold(unknown)
+		}
 		if err := o.finish(ctx, records, true); err != nil {
 			return err
 		}
@@ -140,11 +142,21 @@ func (a *Archiver) own(ctx context.Context, p *kafka.Partition) error {
 			return err
 		}
 		last = time.Now()
-		if err := o.take(ctx, records, p.Next()); err != nil {
-			return err
+		to := p.Next()
+		i, unknown := o.unknownKind(records)
+		if unknown != nil {
+			records, to = records[:i], records[i].Offset
+		}
+		if to > o.at.Next {
+			if err := o.take(ctx, records, to); err != nil {
+				return err
+			}
 		}
 		p.Done(o.at.Next)
 		a.metrics.lag(p.Topic, p.ID, p.Lag())
+		if unknown != nil {
+			return o.hold(unknown)
+		}
 	}
 }
 
@@ -277,7 +289,31 @@ func (o *partition) decode(records []*kgo.Record) (Block, Changes) {
 	return Block{Messages: list}, changes
 }
 
-// entries gives the events that are rows: progress records and kinds of a later version are skipped.
+// errUnknownKind says that a later version has to archive what comes.
+var errUnknownKind = errors.New("the archive needs a newer version")
+
+// unknownKind finds the first event of a kind that this version does not know. The archive waits before it: what it does to
+// rows is not known, and a row that came late would break the order of the blocks. See ADR 27.
+func (o *partition) unknownKind(records []*kgo.Record) (int, error) {
+	if o.topic != kafka.TopicMessages {
+		return 0, nil
+	}
+	for i, r := range records {
+		if e, err := wire.DecodeEvent(r.Value); err == nil && !e.Kind.IsKnown() {
+			return i, fmt.Errorf("%w: event kind %d at %d; %s", errUnknownKind, e.Kind, r.Offset, kafka.Needed(r))
+		}
+	}
+	return 0, nil
+}
+
+// hold says that the archive of a partition waits for a newer version.
+func (o *partition) hold(unknown error) error {
+	o.metrics.stuck.Inc()
+	o.log.Error("THE ARCHIVE NEEDS A NEWER VERSION on a partition: it waits, and nothing is lost; see the runbook", "partition", o.id, "err", unknown)
+	return unknown
+}
+
+// entries gives the events that are rows; progress records are none.
 func (o *partition) entries(records []*kgo.Record) []timeline.Entry {
 	entries := make([]timeline.Entry, 0, len(records))
 	for _, r := range records {
@@ -286,7 +322,7 @@ func (o *partition) entries(records []*kgo.Record) []timeline.Entry {
 			o.skipped(r, err)
 			continue
 		}
-		if e.Kind == chat.KindMessage || e.Kind.IsNotice() || e.Kind.HasTarget() {
+		if e.Kind.IsCommanded() {
 			entries = append(entries, timeline.Entry{Offset: r.Offset, Event: e})
 		}
 	}

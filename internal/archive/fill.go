@@ -8,6 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tideline/internal/kafka"
+	"tideline/internal/sqlstore"
 	"tideline/pkg/chat"
 	"tideline/pkg/timeline"
 )
@@ -20,6 +21,8 @@ type FillStore interface {
 	// one; the zero id for the first page.
 	PartitionConversations(ctx context.Context, partition int32, after chat.ConversationID, limit int) ([]timeline.Conversation, error)
 	Rows(ctx context.Context, c chat.ConversationID, first, last int64) ([]timeline.Row, error)
+	// UnknownKinds lists records of a partition that are parked because their kind was not known, beginning after an offset.
+	UnknownKinds(ctx context.Context, partition int32, afterOffset int64, limit int) ([]sqlstore.Parked, error)
 }
 
 // FillEngine is an Engine that can forget a partition.
@@ -74,6 +77,14 @@ func (a *Archiver) fillPartition(ctx context.Context, store FillStore, engine Fi
 		return f.rows, err
 	}
 	var rest []timeline.Entry
+	// What is parked for a newer version has no row yet, and the archive would go on behind it.
+	held, err := store.UnknownKinds(ctx, p, -1, 1)
+	if err != nil {
+		return f.rows, err
+	}
+	if len(held) > 0 {
+		return f.rows, fmt.Errorf("%w: the event of kind %d at %d is parked in the store", errUnknownKind, held[0].Kind, held[0].Offset)
+	}
 	if after[0].MessagesNext > before[0].MessagesNext {
 		o := &partition{Archiver: a, topic: kafka.TopicMessages, id: p}
 		rest, err = o.between(ctx, before[0].MessagesNext, after[0].MessagesNext)
@@ -121,6 +132,9 @@ func (o *partition) between(ctx context.Context, from, to int64) ([]timeline.Ent
 	})
 	if err != nil && !errors.Is(err, errEnough) {
 		return nil, err
+	}
+	if _, unknown := o.unknownKind(records); unknown != nil {
+		return nil, unknown
 	}
 	return o.entries(records), nil
 }

@@ -28,7 +28,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		changes: counter("changes_total", "Rows changed by edits and recalls. Each batch of them is a mutation: when it rises fast, look at ClickHouse's merges."),
 		retries: counter("retries_total", "Tries that ClickHouse or the store did not take. When it rises: look at ClickHouse; nothing else suffers."),
 		skipped: counter("unreadable_total", "Records that cannot be read and were not archived. Any rise is a fault: see the log."),
-		stuck:   counter("stuck_total", "Times retention had removed what was not archived. Fill the archive from the store."),
+		stuck:   counter("stuck_total", "Times retention had removed what was not archived (fill the archive from the store), or the log had an event of a kind that this version does not know. See the runbook."),
 		refills: counter("refills_total", "Partitions that had lost rows and were filled again. When it rises: find out what removed ClickHouse's data."),
 		lost:    f.NewGaugeVec(prometheus.GaugeOpts{Name: "tideline_archive_missing_rows", Help: "Rows of a partition that the archive had and has lost, at least, as found at the start. Above 0: fill it with `tideline archive fill`, or set archive.refill=auto."}, []string{"topic", "partition"}),
 		block:   f.NewHistogram(prometheus.HistogramOpts{Name: "tideline_archive_block_rows", Help: "Rows of a block. Always small under load means a linger that is too short.", Buckets: prometheus.ExponentialBuckets(1, 4, 9)}),

@@ -88,7 +88,7 @@ func (c *Checker) archivedUpTo(ctx context.Context) (archived, error) {
 			return at, err
 		}
 		err = c.retained(ctx, kafka.TopicMessages, p, Bounds{max(v.Next, b.Start), b.End}, func(r *kgo.Record) error {
-			if e, err := wire.DecodeEvent(r.Value); err == nil && known(&e) && at.first[e.Conversation] == 0 {
+			if e, err := wire.DecodeEvent(r.Value); err == nil && e.Kind.IsCommanded() && at.first[e.Conversation] == 0 {
 				at.first[e.Conversation] = e.Seq
 			}
 			return nil

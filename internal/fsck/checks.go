@@ -27,6 +27,7 @@ const (
 	checkOrdinals    = "ordinals"
 	checkTimes       = "times"
 	checkRecalled    = "recalled"
+	checkContent     = "content"
 	checkCorrections = "corrections"
 	checkTargets     = "targets"
 	checkClientIDs   = "client-ids"
@@ -64,6 +65,7 @@ func Checks() []Check {
 		{checkOrdinals, PartStore, "P7", "that ordinals count the countable messages, up to the head's"},
 		{checkTimes, PartStore, "P2", "that each row knows the highest time up to it, and the head the highest of all"},
 		{checkRecalled, PartStore, "P10", "that what was recalled has no content and means nobody any more, and nothing else is without"},
+		{checkContent, PartStore, "P5", "that every client can read the content of every message"},
 		{checkCorrections, PartStore, "P7", "that the corrections of unread agree with the rows, and the head knows how far they go"},
 		{checkTargets, PartStore, "P1", "that every edit and recall aims at a message that carries it, and nothing else was changed"},
 		{checkClientIDs, PartStore, "P3", "that a client id stands once for a sender, and a tombstone points at its first"},

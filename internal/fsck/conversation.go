@@ -110,6 +110,7 @@ func (s *scan) page(ctx context.Context, first, last int64) error {
 	s.f.count(checkOrdinals, len(rows))
 	s.f.count(checkTimes, len(rows))
 	s.f.count(checkRecalled, len(rows))
+	s.f.count(checkContent, len(rows))
 	s.f.count(checkCorrections, len(rows))
 	next := first
 	for i := range rows {
@@ -186,6 +187,9 @@ func (s *scan) row(r *timeline.Row, inTable map[int64]bool) {
 
 	if recalled && (r.Content != nil || r.Mentions != nil) {
 		s.f.breach(checkRecalled, at, "it was recalled, and content or mentions are still there")
+	}
+	if !r.Readable() {
+		s.f.breach(checkContent, at, "readers see a void: %v", chat.CheckContent("content", r.Content))
 	}
 	if recalled && !message {
 		s.f.breach(checkRecalled, at, "a %s was recalled", r.Kind)

@@ -32,14 +32,18 @@ func (c *Checker) loadParked(ctx context.Context) error {
 			p := &list[i]
 			partition, offset = p.Partition, p.Offset
 			c.parkedAt[chat.Position{Partition: p.Partition, Offset: p.Offset}] = true
-			if e, err := wire.DecodeEvent(p.Record); err == nil && e.Seq > 0 {
-				c.parked[sqlstore.Place{Conversation: e.Conversation, Seq: e.Seq}] = true
-				if only := c.options.Conversation; !only.IsZero() && e.Conversation != only {
+			id, seq := p.Conversation, p.Seq
+			if e, err := wire.DecodeEvent(p.Record); seq == 0 && err == nil { // parked by a version that did not note it
+				id, seq = e.Conversation, e.Seq
+			}
+			if seq > 0 {
+				c.parked[sqlstore.Place{Conversation: id, Seq: seq}] = true
+				if only := c.options.Conversation; !only.IsZero() && id != only {
 					continue
 				}
 			}
 			f.count(checkParked, 1)
-			f.breach(checkParked, atOffset(p.Topic, p.Partition, p.Offset), "the record of %s is parked: %s", p.Key, p.Reason)
+			f.breach(checkParked, atOffset(p.Topic, p.Partition, p.Offset), "the record with the key %.128q is parked: %s", p.Key, p.Reason)
 		}
 		if len(list) < pageRows {
 			c.note(f)

@@ -2,7 +2,6 @@ package handlers
 
 import (
 	"context"
-	"fmt"
 	"slices"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -103,14 +102,14 @@ func (s *Service) ordinalAt(ctx context.Context, c *timeline.Conversation, seq i
 	if err != nil {
 		return 0, err
 	}
-	// A number whose event was parked has no row; then the next one tells, and the end of a conversation always has one.
+	// A number whose event was parked has no row; then the next one tells. Where all up to the end are parked, the head does.
 	for from := seq + 1; len(rows) == 0 && from <= c.MaxSeq; from += timeline.BlockSize {
 		if rows, err = s.store.Rows(ctx, c.ID, from, min(from+timeline.BlockSize-1, c.MaxSeq)); err != nil {
 			return 0, err
 		}
 	}
 	if len(rows) == 0 {
-		return 0, fmt.Errorf("the store has no row of %s from %d to %d", c.ID, seq, c.MaxSeq)
+		return c.Ordinal, nil
 	}
 	r := &rows[0]
 	if r.Seq > seq && r.Kind == chat.KindMessage && len(r.Recipients) == 0 {

@@ -103,7 +103,7 @@ func (f *follower) take(records []*kgo.Record) error {
 		}
 		e, err := wire.DecodeEvent(r.Value)
 		if err != nil {
-			return fmt.Errorf("reading %s/%d at %d: %w", r.Topic, r.Partition, r.Offset, err)
+			continue // it is no outcome of a command; the timeline's writer parks it and says so
 		}
 		f.numberedNext = max(f.numberedNext, e.InboundOffset+1)
 		if e.Kind == chat.KindProgress || string(r.Key) != f.conversation {

@@ -224,6 +224,10 @@ func (s *Service) own(ctx context.Context, p *kafka.Partition) error {
 		s.metrics.stuck.Inc()
 		s.log.Error("NUMBERING STOPPED on a partition: the log and the store do not fit together; see the runbook", "partition", p.ID, "err", err)
 	}
+	if errors.Is(err, seq.ErrUnknownKind) {
+		s.metrics.stuck.Inc()
+		s.log.Error("NUMBERING NEEDS A NEWER VERSION on a partition: it is not taken over; see the runbook", "partition", p.ID, "err", err)
+	}
 	if ctx.Err() == nil && !errors.Is(err, kafka.ErrGiveUp) {
 		s.failed(p.ID, log.at, err)
 	}

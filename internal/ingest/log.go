@@ -74,11 +74,34 @@ func (l *partitionLog) Tail(ctx context.Context, from int64, each func(seq.TailR
 	_, err := kafka.ReadToEnd(ctx, l.cfg, l.clientID, l.log, kafka.TopicMessages, l.partition.ID, from, func(r *kgo.Record) error {
 		e, err := wire.DecodeEvent(r.Value)
 		if err != nil {
+			return l.unreadable(r, err, each)
+		}
+		if err := each(seq.TailRecord{Offset: r.Offset, Event: e}); errors.Is(err, seq.ErrUnknownKind) {
+			return fmt.Errorf("%s/%d at %d: %w; %s", r.Topic, r.Partition, r.Offset, err, kafka.Needed(r))
+		} else if err != nil {
 			return fmt.Errorf("%s/%d at %d: %w", r.Topic, r.Partition, r.Offset, err)
 		}
-		return each(seq.TailRecord{Offset: r.Offset, Event: e})
+		return nil
 	})
 	return err
+}
+
+// unreadable decides about a record of the tail whose value cannot be read; see ADR 26. The number that it names outside its
+// value counts as used. Where it names none, it is passed over only if ingest cannot have written it: a note of progress that
+// was passed over would have its inbound records numbered again.
+func (l *partitionLog) unreadable(r *kgo.Record, why error, each func(seq.TailRecord) error) error {
+	at := l.log.With("topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "err", why)
+	if id, n, ok := kafka.Outside(r, l.cfg.Partitions); ok {
+		l.metrics.unreadable.Inc()
+		at.Error("A RECORD in the log cannot be read: its number counts as used; see the runbook", "conversation", id.String(), "seq", n)
+		return each(seq.TailRecord{Offset: r.Offset, Unreadable: true, Event: chat.Event{Conversation: id, Seq: n}})
+	}
+	if kafka.Ours(r) {
+		return fmt.Errorf("%s/%d at %d: %w", r.Topic, r.Partition, r.Offset, why)
+	}
+	l.metrics.unreadable.Inc()
+	at.Error("A RECORD in the log cannot be read and was not written by ingest: it is passed over; see the runbook")
+	return nil
 }
 
 func (l *partitionLog) Asides(ctx context.Context, from int64, each func(seq.AsideRecord) error) error {
@@ -89,6 +112,11 @@ func (l *partitionLog) Asides(ctx context.Context, from int64, each func(seq.Asi
 	// What retention has removed is older than the last event by far: it cannot belong to an unfinished batch.
 	_, err = kafka.ReadToEnd(ctx, l.cfg, l.clientID, l.log, kafka.TopicRejected, l.partition.ID, max(from, start), func(r *kgo.Record) error {
 		rejection, err := wire.DecodeRejection(r.Value)
+		if err != nil && !kafka.Ours(r) {
+			l.metrics.unreadable.Inc()
+			l.log.Error("A RECORD in the log cannot be read and was not written by ingest: it is passed over; see the runbook", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "err", err)
+			return nil
+		}
 		if err != nil {
 			return fmt.Errorf("%s/%d at %d: %w", r.Topic, r.Partition, r.Offset, err)
 		}
@@ -262,6 +290,9 @@ func (l *partitionLog) WriteEvents(ctx context.Context, b *seq.Batch) ([]int64, 
 				kgo.RecordHeader{Key: kafka.HeaderSeq, Value: strconv.AppendInt(nil, e.Seq, 10)},
 				kgo.RecordHeader{Key: kafka.HeaderProducer, Value: []byte(e.Producer)},
 				kgo.RecordHeader{Key: kafka.HeaderClientMsgID, Value: []byte(e.ClientMsgID)})
+			if since := e.Kind.Since(); since > 1 {
+				r.Headers = append(r.Headers, kgo.RecordHeader{Key: kafka.HeaderKinds, Value: strconv.AppendInt(nil, int64(since), 10)})
+			}
 			if traced, there := spans[e.InboundOffset]; there {
 				r.Headers = kafka.WithTrace(traced, r.Headers)
 			}

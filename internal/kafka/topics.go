@@ -41,6 +41,9 @@ const (
 	HeaderKind        = "kind"
 	HeaderSeq         = "seq"
 	HeaderClientMsgID = "client_msg_id"
+	// HeaderKinds is the least version of the list of kinds that knows the event's; see chat.Kind.Since. Events of the first
+	// version do not have it.
+	HeaderKinds       = "kinds"
 	HeaderTraceparent = "traceparent" // and tracestate: the trace that a command belongs to
 )
 

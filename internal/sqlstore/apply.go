@@ -113,13 +113,31 @@ func (b *batch) apply(ctx context.Context) error {
 	fresh := make([]timeline.Entry, 0, len(b.entries))
 	b.highs = map[Place]int64{}
 	var late []timeline.Entry // at or below the head: of a batch that is repeated, or parked once and put back
+	passed := map[chat.ConversationID]int64{}
 	for _, e := range b.entries {
+		if e.Passed {
+			head := b.heads[e.Event.Conversation]
+			before := head.MaxSeq
+			if !head.Pass(&e, b.partition) {
+				continue
+			}
+			b.applied.Holes += head.MaxSeq - before
+			passed[head.ID] = head.MaxSeq
+			if joined := timeline.Joined(&e.Event, e.Offset, e.Event.Seq == 1); len(joined) > 0 { // a private conversation begins with it
+				if err := b.insertMembers(ctx, joined); err != nil {
+					return err
+				}
+			}
+			continue
+		}
 		if n := len(e.Event.ClientMsgID); n > chat.MaxClientMsgIDBytes {
 			// SQLite would take it; what one store can never take, no store does.
 			return fmt.Errorf("%w: the client id of %s/%d has %d bytes", timeline.ErrUnstorable, e.Event.Conversation, e.Event.Seq, n)
 		}
 		head := b.heads[e.Event.Conversation]
-		if e.Event.Seq <= head.MaxSeq {
+		// A record that could not be read had the number of an event that comes behind it: the event is what counts.
+		instead := e.Event.Seq == head.MaxSeq && passed[head.ID] == e.Event.Seq
+		if e.Event.Seq <= head.MaxSeq && !instead {
 			late = append(late, e)
 			continue
 		}
@@ -135,7 +153,13 @@ func (b *batch) apply(ctx context.Context) error {
 		return err
 	}
 	for i := range late {
-		b.heads[late[i].Event.Conversation].FillIn(&late[i].Event)
+		e, head := &late[i].Event, b.heads[late[i].Event.Conversation]
+		b.applied.Filled = append(b.applied.Filled, timeline.Filled{Conversation: e.Conversation, Seq: e.Seq})
+		if e.Seq == head.MaxSeq && late[i].Offset >= head.LastOffset { // the head passed its number, and nothing came since
+			head.Advance(e, b.partition, late[i].Offset)
+			continue
+		}
+		head.FillIn(e)
 	}
 	slices.SortStableFunc(late, func(x, y timeline.Entry) int { return cmp.Compare(x.Event.Seq, y.Event.Seq) })
 	b.late = len(late)
@@ -349,7 +373,9 @@ func (b *batch) saveHeads(ctx context.Context) error {
 	tail := d.upsert("conversation_id",
 		"max_seq", "ordinal", "max_recalled_seq", "max_addressed_seq", "max_mention_seq", "name", "avatar_url", "owner_id",
 		"history_visible", "member_count", "dissolved_seq", "last_at", "last_offset", "high_at")
-	return chunks(b.order, maxTerms, func(ids []chat.ConversationID) error {
+	// What was passed over without a number of its own begins no conversation.
+	begun := slices.DeleteFunc(slices.Clone(b.order), func(id chat.ConversationID) bool { return b.heads[id].MaxSeq == 0 })
+	return chunks(begun, maxTerms, func(ids []chat.ConversationID) error {
 		args := make([]any, 0, 17*len(ids))
 		for _, id := range ids {
 			c := b.heads[id]

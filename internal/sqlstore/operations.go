@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"strings"
 	"time"
 
 	"tideline/pkg/chat"
@@ -86,21 +87,38 @@ func (s *Store) leaseEnd(ctx context.Context, machine int, holder string) (until
 	return until, ours, err
 }
 
-// Parked is a record that a store could never take.
+// Parked is a record that a store could never take, or of a kind that no process knew that came to it.
 type Parked struct {
 	Topic     string
 	Partition int32
 	Offset    int64
 	Reason    string
-	Key       []byte
-	Record    []byte
+	Key       []byte // nil is kept apart from empty
+	Record    []byte // the same
 	ParkedAt  int64
+	// Conversation and Seq are what the record says of itself inside or outside its value, or zero.
+	Conversation chat.ConversationID
+	Seq          int64
+	// Kind is the kind that was not known, or 0: the record is parked for another reason.
+	Kind chat.Kind
 }
+
+const parkedColumns = "topic, partition_id, record_offset, reason, record_key, record, parked_at, conversation_id, seq, kind"
 
 // Park keeps a record and its reason; parking it again changes nothing.
 func (s *Store) Park(ctx context.Context, p Parked) error {
-	_, err := s.exec(ctx, "parking a record", "INSERT INTO parked (topic, partition_id, record_offset, reason, record_key, record, parked_at) VALUES "+rowsOf(1, 7),
-		p.Topic, p.Partition, p.Offset, cut(p.Reason, 1024), p.Key, p.Record, p.ParkedAt)
+	var key, record, conversation any // NULL where there is none
+	if p.Key != nil {
+		key = p.Key
+	}
+	if p.Record != nil {
+		record = p.Record
+	}
+	if !p.Conversation.IsZero() {
+		conversation = p.Conversation.Bytes()
+	}
+	_, err := s.exec(ctx, "parking a record", "INSERT INTO parked ("+parkedColumns+") VALUES "+rowsOf(1, 10),
+		p.Topic, p.Partition, p.Offset, cut(strings.ToValidUTF8(p.Reason, "\uFFFD"), 1024), key, record, p.ParkedAt, conversation, p.Seq, int(p.Kind))
 	if s.dialect.duplicate(err) {
 		return nil
 	}
@@ -109,15 +127,29 @@ func (s *Store) Park(ctx context.Context, p Parked) error {
 
 // ListParked gives parked records in the order of their places, beginning after one.
 func (s *Store) ListParked(ctx context.Context, topic string, afterPartition int32, afterOffset int64, limit int) ([]Parked, error) {
+	return s.listParked(ctx,
+		"topic = ? AND (partition_id > ? OR (partition_id = ? AND record_offset > ?)) ORDER BY partition_id, record_offset LIMIT ?",
+		topic, afterPartition, afterPartition, afterOffset, limit)
+}
+
+// UnknownKinds lists the records of a partition of im.messages that are parked because their kind was not known, in the order
+// of their offsets, beginning after one. The primary key.
+func (s *Store) UnknownKinds(ctx context.Context, partition int32, afterOffset int64, limit int) ([]Parked, error) {
+	return s.listParked(ctx, "topic = 'im.messages' AND partition_id = ? AND record_offset > ? AND kind <> 0 ORDER BY record_offset LIMIT ?", partition, afterOffset, limit)
+}
+
+func (s *Store) listParked(ctx context.Context, where string, args ...any) ([]Parked, error) {
 	var out []Parked
-	err := s.query(ctx, "listing parked records",
-		"SELECT topic, partition_id, record_offset, reason, record_key, record, parked_at FROM parked WHERE topic = ? AND (partition_id > ? OR (partition_id = ? AND record_offset > ?)) ORDER BY partition_id, record_offset LIMIT ?",
-		[]any{topic, afterPartition, afterPartition, afterOffset, limit}, func(r *sql.Rows) error {
-			var p Parked
-			err := r.Scan(&p.Topic, &p.Partition, &p.Offset, &p.Reason, &p.Key, &p.Record, &p.ParkedAt)
-			out = append(out, p)
-			return err
-		})
+	err := s.query(ctx, "listing parked records", "SELECT "+parkedColumns+" FROM parked WHERE "+where, args, func(r *sql.Rows) error {
+		var p Parked
+		var conversation []byte
+		err := r.Scan(&p.Topic, &p.Partition, &p.Offset, &p.Reason, &p.Key, &p.Record, &p.ParkedAt, &conversation, &p.Seq, &p.Kind)
+		if err == nil && conversation != nil {
+			p.Conversation, err = chat.ConversationIDFromBytes(conversation)
+		}
+		out = append(out, p)
+		return err
+	})
 	return out, err
 }
 

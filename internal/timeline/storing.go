@@ -12,6 +12,7 @@ import (
 
 	"tideline/internal/kafka"
 	"tideline/internal/sqlstore"
+	"tideline/pkg/chat"
 	core "tideline/pkg/timeline"
 )
 
@@ -38,16 +39,24 @@ func (o *partition) store1(ctx context.Context, to core.Position, entries []core
 			half := len(part) / 2
 			queue = append([][]core.Entry{part[:half], part[half:]}, queue...)
 		case errors.Is(err, core.ErrUnstorable):
-			if err := o.park(ctx, raw[part[0].Offset], err); err != nil {
+			r := raw[part[0].Offset]
+			if r == nil { // it is parked, and the head cannot even pass its number; the position moves behind it
+				o.log.Error("A NUMBER could not be passed: its record is parked, and the conversation's head stays behind it", "partition", o.p.ID, "offset", part[0].Offset, "err", err)
+				if len(queue) == 0 {
+					queue = append(queue, nil)
+				}
+				continue
+			}
+			if err := o.park(ctx, parkedEvent(r, &part[0].Event, err)); err != nil {
 				return all, stored, err
 			}
-			if len(queue) == 0 { // the position moves behind it
-				queue = append(queue, nil)
-			}
+			delete(raw, part[0].Offset)
+			queue = append([][]core.Entry{{core.Pass(part[0].Offset, &part[0].Event)}}, queue...)
 		case err != nil:
 			return all, stored, err
 		default:
 			all.Heads = append(all.Heads, applied.Heads...)
+			all.Filled = append(all.Filled, applied.Filled...)
 			stored = append(stored, part...)
 			for _, t := range applied.Twins {
 				o.log.Error("A TWIN reached the store and was made a tombstone: deduplication has failed", "conversation", t.Conversation.String(), "seq", t.Seq, "first", t.First)
@@ -150,17 +159,34 @@ func (o *partition) wasItUs(ctx context.Context, to core.Position, entries []cor
 	return core.Applied{}, nil
 }
 
-func (o *partition) park(ctx context.Context, r *kgo.Record, why error) error {
-	o.metrics.parked.Inc()
-	o.log.Error("A RECORD was parked: it can never be stored as it is; see `tideline parked`", "partition", r.Partition, "offset", r.Offset, "err", why)
+// parkedOf returns what is kept of a record.
+func parkedOf(r *kgo.Record, why error) sqlstore.Parked {
+	return sqlstore.Parked{
+		Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Reason: why.Error(), Key: r.Key, Record: r.Value, ParkedAt: time.Now().UnixMilli(),
+	}
+}
+
+// parkedEvent returns what is kept of a record that can be read.
+func parkedEvent(r *kgo.Record, e *chat.Event, why error) sqlstore.Parked {
+	p := parkedOf(r, why)
+	p.Conversation, p.Seq = e.Conversation, e.Seq
+	return p
+}
+
+// park keeps a record, however often it has to be tried, and says so once it is kept.
+func (o *partition) park(ctx context.Context, p sqlstore.Parked) error {
 	for pause := leastPause; ; pause = min(2*pause, mostPause) {
-		err := o.store.Park(ctx, sqlstore.Parked{
-			Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Reason: why.Error(), Key: r.Key, Record: r.Value, ParkedAt: time.Now().UnixMilli(),
-		})
+		err := o.store.Park(ctx, p)
 		if err == nil {
+			o.metrics.parked.Inc()
+			if p.Kind != 0 {
+				o.log.Error("AN EVENT of an unknown kind was parked: a newer version applies it when it starts; see the runbook", "partition", p.Partition, "offset", p.Offset, "err", p.Reason)
+			} else {
+				o.log.Error("A RECORD was parked: it can never be stored as it is; see `tideline parked`", "partition", p.Partition, "offset", p.Offset, "err", p.Reason)
+			}
 			return nil
 		}
-		o.log.Warn("a record could not be parked; it is tried again", "err", err)
+		o.log.Warn("a record could not be parked; it is tried again", "partition", p.Partition, "offset", p.Offset, "err", err)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

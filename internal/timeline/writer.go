@@ -23,9 +23,11 @@ import (
 
 // Store is what the writer needs besides the timeline itself.
 type Store interface {
-	core.Writer
+	restoreStore
 	// Park keeps a record that can never be stored, with its reason.
 	Park(ctx context.Context, p sqlstore.Parked) error
+	// UnknownKinds lists records of a partition that are parked because their kind was not known, beginning after an offset.
+	UnknownKinds(ctx context.Context, partition int32, afterOffset int64, limit int) ([]sqlstore.Parked, error)
 }
 
 // FastMarks are the read marks that are kept for speed. They may fail: the writer remembers that they are dirty.
@@ -101,6 +103,9 @@ func (w *Writer) own(ctx context.Context, p *kafka.Partition) error {
 			return err
 		}
 	}
+	if err := o.applyKnown(ctx); err != nil {
+		return fmt.Errorf("applying events whose kind is known now: %w", err)
+	}
 	for {
 		records, err := p.Poll(ctx, w.maxBatch)
 		if err != nil {
@@ -128,10 +133,14 @@ func (o *partition) repeatLast(ctx context.Context) error {
 			return errEnough
 		}
 		e, err := wire.DecodeEvent(r.Value)
-		if err == nil && known(&e) {
+		switch {
+		case err != nil: // it was parked
+		case e.Kind.IsCommanded():
 			entries = append(entries, core.Entry{Offset: r.Offset, Event: e})
+		case !e.Kind.IsKnown():
+			entries = append(entries, core.Pass(r.Offset, &e))
 		}
-		return nil // what is not readable was parked
+		return nil
 	})
 	switch {
 	case errors.Is(err, kafka.ErrTruncated):
@@ -146,11 +155,6 @@ func (o *partition) repeatLast(ctx context.Context) error {
 
 var errEnough = errors.New("enough was read")
 
-// known tells whether an event is one for the timeline: progress records and kinds of a later version are skipped.
-func known(e *chat.Event) bool {
-	return e.Kind == chat.KindMessage || e.Kind.IsNotice() || e.Kind.HasTarget()
-}
-
 // take stores records and tells of them, and moves the position past whatever else was read. It returns when that is done,
 // or an error that ends the owner.
 func (o *partition) take(ctx context.Context, records []*kgo.Record) error {
@@ -163,7 +167,12 @@ func (o *partition) take(ctx context.Context, records []*kgo.Record) error {
 	for _, r := range records {
 		e, err := wire.DecodeEvent(r.Value)
 		if err != nil {
-			if err := o.park(ctx, r, err); err != nil {
+			p := parkedOf(r, err)
+			if id, seq, ok := kafka.Outside(r, o.kafka.Partitions); ok {
+				p.Conversation, p.Seq = id, seq
+				entries = append(entries, core.PassUnreadable(r.Offset, id, seq, r.Timestamp.UnixMilli()))
+			}
+			if err := o.park(ctx, p); err != nil {
 				return err
 			}
 			continue
@@ -171,9 +180,17 @@ func (o *partition) take(ctx context.Context, records []*kgo.Record) error {
 		to.InboundNext = max(to.InboundNext, e.InboundOffset+1)
 		to.RejectedNext = max(to.RejectedNext, e.RejectedNext)
 		to.HighestStamp = max(to.HighestStamp, chat.Stamp(e.ClientMsgID))
-		if known(&e) {
+		switch {
+		case e.Kind.IsCommanded():
 			entries = append(entries, core.Entry{Offset: r.Offset, Event: e})
 			raw[r.Offset] = r
+		case !e.Kind.IsKnown():
+			p := parkedEvent(r, &e, fmt.Errorf("%w %d; %s", errUnknownKind, e.Kind, kafka.Needed(r)))
+			p.Kind = e.Kind
+			if err := o.park(ctx, p); err != nil {
+				return err
+			}
+			entries = append(entries, core.Pass(r.Offset, &e))
 		}
 	}
 	failpoint.Here("timeline/decoded")
@@ -186,14 +203,14 @@ func (o *partition) take(ctx context.Context, records []*kgo.Record) error {
 	// Who has just become a member must stand in the fast marks before it is told: its first read mark finds its place
 	// then. Other marks can follow the hint, which is what people wait for.
 	if !changesMembers(stored) {
-		if err := o.tell(ctx, stored, applied.Heads, false); err != nil {
+		if err := o.tell(ctx, stored, applied.Filled, false); err != nil {
 			return err
 		}
 		o.follow(ctx, stored)
 		return nil
 	}
 	o.follow(ctx, stored)
-	return o.tell(ctx, stored, applied.Heads, false)
+	return o.tell(ctx, stored, applied.Filled, false)
 }
 
 func changesMembers(entries []core.Entry) bool {
@@ -206,8 +223,15 @@ func changesMembers(entries []core.Entry) bool {
 }
 
 // tell writes the hints of a batch, once the store has everything that they speak of.
-func (o *partition) tell(ctx context.Context, entries []core.Entry, _ []core.Conversation, repeat bool) error {
+func (o *partition) tell(ctx context.Context, entries []core.Entry, filled []core.Filled, repeat bool) error {
 	hints := Hints(entries, repeat, time.Now().UnixMilli())
+	for _, f := range filled { // readers may have seen these numbers as voids
+		for i := range hints {
+			if hints[i].Conversation == f.Conversation {
+				hints[i].ChangedSeqs = append(hints[i].ChangedSeqs, f.Seq)
+			}
+		}
+	}
 	if len(hints) == 0 {
 		return nil
 	}
@@ -244,6 +268,9 @@ func Hints(entries []core.Entry, repeat bool, now int64) []chat.Notify {
 	var hints []chat.Notify
 	for i := range entries {
 		e := &entries[i].Event
+		if e.Ordinal == core.UnknownOrdinal {
+			continue // it has nothing to show, and the conversation's next event says where it is
+		}
 		changes := core.Changes(e, e.Seq == 1)
 		n, there := at[e.Conversation]
 		if !there || len(changes) > 0 && len(hints[n].Members) >= maxHintChanges {

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -55,7 +56,7 @@ func DecodeEvent(value []byte) (chat.Event, error) {
 	if kind != 0 && kind != e.Kind {
 		return chat.Event{}, fmt.Errorf("decoding an event: kind %s with the body of %s", e.Kind, kind)
 	}
-	if kind == 0 && e.Kind.IsCommanded() {
+	if kind == 0 && e.Kind.HasBody() {
 		return chat.Event{}, fmt.Errorf("decoding an event: kind %s without its body", e.Kind)
 	}
 	e.Message, e.Create, e.Join, e.Leave, e.Role, e.Mute = b.message, b.create, b.join, b.leave, b.role, b.mute
@@ -99,6 +100,9 @@ func DecodeRejection(value []byte) (chat.Rejection, error) {
 	var w wirev1.Rejection
 	if err := proto.Unmarshal(value, &w); err != nil {
 		return chat.Rejection{}, fmt.Errorf("decoding a rejection: %w", err)
+	}
+	if w.GetCode() == "" || w.GetInbound() == nil { // an empty value would pass for the outcome of the first inbound record
+		return chat.Rejection{}, errors.New("decoding a rejection: it has no code or no place")
 	}
 	r := chat.Rejection{
 		Code: chat.Code(w.GetCode()), Message: w.GetMessage(), Field: w.GetField(), MovedTo: w.GetMovedTo(), RejectedAt: w.GetRejectedAt(),

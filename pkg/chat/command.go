@@ -3,7 +3,8 @@ package chat
 import "encoding/json"
 
 // Kind is what a command asks for and what an event is. The words travel in Kafka headers and JSON, the numbers are
-// stored: both are public and never change their meaning. Consumers skip kinds that they do not know.
+// stored: both are public and never change their meaning. Consumers of others skip kinds that they do not know; ours keep
+// their events until a version that knows them starts.
 type Kind uint8
 
 // The kinds. A command of a kind becomes an event of the same kind. KindProgress is never numbered: it only notes how far
@@ -63,8 +64,33 @@ func (k *Kind) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// IsCommanded tells whether a command can ask for the kind: it is known here, and has a body.
+// IsCommanded tells whether a command can ask for the kind: it is known here, and is numbered.
 func (k Kind) IsCommanded() bool { return kindWords[k] != "" && k != KindProgress }
+
+// IsKnown reports whether this version knows the kind.
+func (k Kind) IsKnown() bool { return kindWords[k] != "" }
+
+// since has the kinds that came after the first version of the list, each with its version.
+var since = map[Kind]int{}
+
+// Since returns the version of the list of kinds in which the kind was added; the first is 1. Events of later kinds carry it
+// in a header, so that a process which does not know the kind can say what is needed.
+func (k Kind) Since() int { return max(since[k], 1) }
+
+// KindsVersion returns the version of the list of kinds that this binary knows.
+func KindsVersion() int {
+	v := 1
+	for _, n := range since {
+		v = max(v, n)
+	}
+	return v
+}
+
+// bodiless has the commanded kinds whose events have no body.
+var bodiless = map[Kind]bool{}
+
+// HasBody reports whether events of the kind have a body.
+func (k Kind) HasBody() bool { return k.IsCommanded() && !bodiless[k] }
 
 // IsNotice tells whether events of this kind are shown to people as a notice ("joined", "renamed", …).
 func (k Kind) IsNotice() bool {

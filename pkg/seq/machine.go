@@ -71,8 +71,11 @@ func New(config Config, cp Checkpoint) *Machine {
 	}
 }
 
-// Replay takes one event of the log's tail, in order.
+// Replay takes one event of the log's tail, in order. The error is ErrUnknownKind for one that this version does not know.
 func (m *Machine) Replay(offset int64, e *chat.Event) error {
+	if !e.Kind.IsKnown() {
+		return fmt.Errorf("%w: kind %d of %s/%d", ErrUnknownKind, e.Kind, e.Conversation, e.Seq)
+	}
 	m.inboundNext = max(m.inboundNext, e.InboundOffset+1)
 	m.rejectedNext = max(m.rejectedNext, e.RejectedNext)
 	if e.Kind == chat.KindProgress {
@@ -81,6 +84,7 @@ func (m *Machine) Replay(offset int64, e *chat.Event) error {
 	c := m.conversation(e.Conversation)
 	f := factOf(e)
 	f.offset = offset
+	m.supersede(c, e.Seq)
 	if err := c.remember(f); err != nil {
 		return err
 	}
@@ -89,6 +93,32 @@ func (m *Machine) Replay(offset int64, e *chat.Event) error {
 	m.window.floor = max(m.window.floor, m.window.highest)
 	m.pending = append(m.pending, pendingFact{offset, c, f.id})
 	return nil
+}
+
+// ReplayUnreadable takes the place of a record of the log's tail whose value cannot be read, in order. Its number counts as
+// used; where it is used already, the record changes nothing.
+func (m *Machine) ReplayUnreadable(offset int64, id chat.ConversationID, seq int64) error {
+	c := m.conversation(id)
+	if n := len(c.facts); n > 0 && seq <= c.facts[n-1].seq {
+		return nil
+	}
+	if err := c.remember(fact{seq: seq, offset: offset, unreadable: true}); err != nil {
+		return err
+	}
+	m.pending = append(m.pending, pendingFact{offset: offset, c: c})
+	return nil
+}
+
+// supersede drops an unreadable last fact of a conversation whose number an event has: the owner was at work when something
+// else wrote the record, and gave the number without having seen it.
+func (m *Machine) supersede(c *conversation, seq int64) {
+	n := len(c.facts)
+	if n == 0 || !c.facts[n-1].unreadable || c.facts[n-1].seq != seq {
+		return
+	}
+	offset := c.facts[n-1].offset
+	c.facts = c.facts[:n-1]
+	m.pending = slices.DeleteFunc(m.pending, func(p pendingFact) bool { return p.offset == offset })
 }
 
 // ReplayRejection takes one record of im.rejected from RejectedNext on. Those behind the last event are kept: their
@@ -196,9 +226,11 @@ type Batch struct {
 
 type readyRecord struct {
 	refusal *chat.Error
-	id      idKey
-	hash    chat.BodyHash
-	stamp   int64
+	// unreadable refuses content that some clients cannot read. A duplicate is answered as one all the same.
+	unreadable *chat.Error
+	id         idKey
+	hash       chat.BodyHash
+	stamp      int64
 }
 
 // Begin looks at the shape of some records (in the order of the log, from where the machine stands) and finds out what
@@ -214,6 +246,9 @@ func (m *Machine) Begin(records []Record, next, now int64) *Batch {
 		r, p := &records[i], &b.ready[i]
 		if _, done := m.rejected(r.Offset); done {
 			continue
+		}
+		if r.Command != nil {
+			p.unreadable = r.Command.CheckContent() // of the content as it came: judging the shape makes it canonical
 		}
 		if p.refusal = m.judgeShape(r); p.refusal != nil {
 			continue
@@ -322,6 +357,9 @@ func (b *Batch) decide(r *Record, p *readyRecord) (*chat.Event, *chat.Rejection,
 			return nil, b.reject(r, chat.RefuseField(chat.CodeConflict, "client_msg_id", "was used before for number %d with another body", first.Seq), &first), nil
 		}
 		return nil, b.reject(r, chat.Refuse(chat.CodeDuplicate, "was numbered %d before", first.Seq), &first), nil
+	}
+	if p.unreadable != nil {
+		return nil, b.reject(r, p.unreadable, nil), nil
 	}
 	c := m.conversation(cmd.Conversation)
 	event, refusal := b.judge(c, r, b.now)

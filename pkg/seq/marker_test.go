@@ -24,7 +24,7 @@ func TestMachine_ResumesBehindOffsetsThatAreNoRecords(t *testing.T) {
 		}
 		var offsets []int64
 		for _, e := range b.Events() {
-			log = append(log, TailRecord{offset, *e})
+			log = append(log, TailRecord{Offset: offset, Event: *e})
 			offsets = append(offsets, offset)
 			offset++
 		}

@@ -20,7 +20,9 @@ import (
 type Log interface {
 	// Fence refuses all predecessors from now on and settles what they had open.
 	Fence(ctx context.Context) error
-	// Tail gives the records of im.messages from an offset to the end, in order.
+	// Tail gives the records of im.messages from an offset to the end, in order. A record that it cannot read is given as
+	// Unreadable where it names a conversation and a number outside its value, left out where no owner can have written it, and
+	// else an error.
 	Tail(ctx context.Context, from int64, each func(TailRecord) error) error
 	// Asides gives the records of im.rejected from an offset, or from the first one kept, to the end.
 	Asides(ctx context.Context, from int64, each func(AsideRecord) error) error
@@ -110,7 +112,12 @@ func (o *Owner) takeOver(ctx context.Context) (*Machine, error) {
 		return nil, fmt.Errorf("reading the checkpoint: %w", err)
 	}
 	m := New(o.Config, cp)
-	err = o.Log.Tail(ctx, cp.MessagesNext, func(r TailRecord) error { return m.Replay(r.Offset, &r.Event) })
+	err = o.Log.Tail(ctx, cp.MessagesNext, func(r TailRecord) error {
+		if r.Unreadable {
+			return m.ReplayUnreadable(r.Offset, r.Event.Conversation, r.Event.Seq)
+		}
+		return m.Replay(r.Offset, &r.Event)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("replaying the log's tail from %d: %w", cp.MessagesNext, err)
 	}

@@ -37,6 +37,9 @@ func (o *Outcome) Moves() bool { return o.Rejection != nil && o.Rejection.Code =
 type TailRecord struct {
 	Offset int64
 	Event  chat.Event
+	// Unreadable says that the value cannot be read. Of Event only Conversation and Seq are set, from outside the value: the
+	// number counts as used.
+	Unreadable bool
 }
 
 // AsideRecord is one record of im.rejected.

@@ -15,6 +15,10 @@ var ErrInconsistent = errors.New("the store and the log's tail contradict each o
 // out has slept, and is not the owner any more. Nothing is wrong.
 var ErrReplaced = errors.New("somebody else owns the partition by now")
 
+// ErrUnknownKind means that the log's tail has an event of a kind that this version does not know. What it changes is not
+// known either, so the partition is not numbered on by this version.
+var ErrUnknownKind = errors.New("the log's tail has an event of a kind that this version does not know")
+
 // fact is what must be remembered of an event until the store has it: whatever is loaded meanwhile may lack it.
 type fact struct {
 	seq     int64
@@ -22,6 +26,8 @@ type fact struct {
 	ordinal int64
 	kind    chat.Kind
 	id      idKey
+	// unreadable: only the number is known, and that it is used. It leaves the ordinal as it was.
+	unreadable bool
 
 	// Of messages, for edits and recalls that aim at them.
 	sender     chat.UserID
@@ -107,7 +113,10 @@ func (c *conversation) loadMember(key MemberKey, row Member, found bool) {
 
 // apply moves the conversation and the members that are in memory past one event.
 func (c *conversation) apply(f *fact) {
-	c.MaxSeq, c.Ordinal = f.seq, f.ordinal
+	c.MaxSeq = f.seq
+	if !f.unreadable {
+		c.Ordinal = f.ordinal
+	}
 	if f.event == nil {
 		return
 	}

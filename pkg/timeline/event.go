@@ -70,13 +70,7 @@ func noticeOf(e *chat.Event) json.RawMessage {
 // Advance moves the head of a conversation past an event that stands at an offset of im.messages. The zero Conversation
 // is where a conversation begins.
 func (c *Conversation) Advance(e *chat.Event, partition int32, offset int64) {
-	if c.MaxSeq == 0 {
-		c.ID, c.Partition, c.CreatedAt = e.Conversation, partition, e.SentAt
-		if e.Conversation.Kind == chat.KindPrivate {
-			c.MemberCount = 2
-		}
-	}
-	c.MaxSeq, c.Ordinal, c.LastAt, c.LastOffset = e.Seq, e.Ordinal, e.Numbered(), offset
+	c.pass(e, partition, offset)
 	c.HighAt = max(c.HighAt, e.SentAt)
 	switch e.Kind {
 	case chat.KindMessage:
@@ -112,6 +106,32 @@ func (c *Conversation) Advance(e *chat.Event, partition int32, offset int64) {
 	case chat.KindDissolve:
 		c.DissolvedSeq = e.Seq
 	}
+}
+
+// Pass moves the head past an entry that is parked, and reports whether it did: its number may be used already, or not be the
+// next.
+func (c *Conversation) Pass(e *Entry, partition int32) bool {
+	unknown := e.Event.Ordinal == UnknownOrdinal
+	if e.Event.Seq <= c.MaxSeq || unknown && e.Event.Seq != c.MaxSeq+1 {
+		return false
+	}
+	event := e.Event
+	if unknown {
+		event.Ordinal = c.Ordinal
+	}
+	c.pass(&event, partition, e.Offset)
+	return true
+}
+
+// pass moves the head to a number, whatever happened there.
+func (c *Conversation) pass(e *chat.Event, partition int32, offset int64) {
+	if c.MaxSeq == 0 {
+		c.ID, c.Partition, c.CreatedAt = e.Conversation, partition, e.SentAt
+		if e.Conversation.Kind == chat.KindPrivate {
+			c.MemberCount = 2
+		}
+	}
+	c.MaxSeq, c.Ordinal, c.LastAt, c.LastOffset = e.Seq, e.Ordinal, e.Numbered(), offset
 }
 
 // FillIn takes an event that comes after its successors: one that was parked and is put back. The head stays where it is,

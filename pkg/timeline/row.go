@@ -94,6 +94,12 @@ func (m *Member) Visible(c *Conversation) (first, last int64) {
 	return first, last
 }
 
+// Readable reports whether every client can read the row's content. Where not, the row was numbered before such content was
+// refused: its number is shown as void until an edit or a recall replaces the content.
+func (r *Row) Readable() bool {
+	return r.Kind != chat.KindMessage || len(r.Content) == 0 || chat.CheckContent("content", r.Content) == nil
+}
+
 // VisibleTo tells whether a reader within the range may see the row itself; otherwise its number stands as void.
 func (r *Row) VisibleTo(reader chat.UserID) bool {
 	if r.Tombstone {

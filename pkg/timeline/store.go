@@ -31,6 +31,23 @@ type Position struct {
 type Entry struct {
 	Offset int64 // in im.messages
 	Event  chat.Event
+	// Passed says that the record is parked: the conversation's head moves past its number, which has no row. The number is
+	// used all the same, and readers see a void. Of Event only Conversation, Seq, Ordinal and SentAt are set; see Pass.
+	Passed bool
+}
+
+// UnknownOrdinal is the ordinal of a passed event of which only the number is known.
+const UnknownOrdinal = -1
+
+// Pass returns the entry that a parked event leaves.
+func Pass(offset int64, e *chat.Event) Entry {
+	return Entry{Offset: offset, Passed: true, Event: chat.Event{Conversation: e.Conversation, Seq: e.Seq, Ordinal: e.Ordinal, SentAt: e.SentAt}}
+}
+
+// PassUnreadable returns the entry that a parked record leaves whose value cannot be read. It counts only where its number
+// is the next of the conversation: nothing else is known of it.
+func PassUnreadable(offset int64, id chat.ConversationID, seq, sentAt int64) Entry {
+	return Entry{Offset: offset, Passed: true, Event: chat.Event{Conversation: id, Seq: seq, Ordinal: UnknownOrdinal, SentAt: sentAt}}
 }
 
 // Applied tells what a batch did.
@@ -43,9 +60,17 @@ type Applied struct {
 	Skipped int
 	// MissingTargets counts edits and recalls whose target the store does not have.
 	MissingTargets int
-	// Holes counts the numbers that the batch jumped over: events that were parked. Their numbers have no row until they
-	// are put back.
+	// Holes counts the numbers that the batch jumped over or passed: events that were parked. Their numbers have no row until
+	// they are put back.
 	Holes int64
+	// Filled are numbers that had no row before, though the head was past them: whoever has read them has seen a void.
+	Filled []Filled
+}
+
+// Filled is a number that has a row now.
+type Filled struct {
+	Conversation chat.ConversationID
+	Seq          int64
 }
 
 // Twin is an event that repeats the client id of another.

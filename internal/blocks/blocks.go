@@ -25,8 +25,9 @@ type Entry struct {
 	// Recipients, where not empty, are the only readers besides the sender. An edit or a recall of a message that is addressed to a few has
 	// those and the message's sender.
 	Recipients []chat.UserID
-	// Hidden entries have no reader: a tombstone, a number whose event was parked, an edit or recall of such a number, or
-	// content that some clients cannot read (see chat.CheckContent) and that was numbered before it was refused.
+	// Hidden entries have no reader: a tombstone, a number whose event was parked, an edit or recall of such a number, an
+	// event of a kind that this version does not know, or content that some clients cannot read (see chat.CheckContent)
+	// and that was numbered before it was refused.
 	Hidden bool
 	// Version differs whenever JSON does.
 	Version int64
@@ -190,7 +191,7 @@ func (c *Cache) read(ctx context.Context, k key, have *Block, to int64) (*Block,
 	for i := range rows {
 		r := &rows[i]
 		b.hide(r.Seq - 1)
-		hidden := r.Tombstone || !r.Readable()
+		hidden := r.Tombstone || !r.Readable() || !r.Kind.IsKnown() // a newer writer may have stored kinds that are not known here
 		e := Entry{Seq: r.Seq, Shown: r.Kind.IsShown() && !hidden, Message: r.Kind == chat.KindMessage && !hidden, Sender: r.Sender, Recipients: r.Recipients, Hidden: hidden, Version: int64(r.Changes) + 1, Ordinal: r.Ordinal}
 		if r.Kind.HasTarget() {
 			var known bool

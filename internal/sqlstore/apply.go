@@ -113,7 +113,6 @@ func (b *batch) apply(ctx context.Context) error {
 	fresh := make([]timeline.Entry, 0, len(b.entries))
 	b.highs = map[Place]int64{}
 	var late []timeline.Entry // at or below the head: of a batch that is repeated, or parked once and put back
-	passed := map[chat.ConversationID]int64{}
 	for _, e := range b.entries {
 		if e.Passed {
 			head := b.heads[e.Event.Conversation]
@@ -122,7 +121,6 @@ func (b *batch) apply(ctx context.Context) error {
 				continue
 			}
 			b.applied.Holes += head.MaxSeq - before
-			passed[head.ID] = head.MaxSeq
 			if joined := timeline.Joined(&e.Event, e.Offset, e.Event.Seq == 1); len(joined) > 0 { // a private conversation begins with it
 				if err := b.insertMembers(ctx, joined); err != nil {
 					return err
@@ -135,8 +133,18 @@ func (b *batch) apply(ctx context.Context) error {
 			return fmt.Errorf("%w: the client id of %s/%d has %d bytes", timeline.ErrUnstorable, e.Event.Conversation, e.Event.Seq, n)
 		}
 		head := b.heads[e.Event.Conversation]
-		// A record that could not be read had the number of an event that comes behind it: the event is what counts.
-		instead := e.Event.Seq == head.MaxSeq && passed[head.ID] == e.Event.Seq
+		// A record that could not be read may have taken the number of an event that comes behind it: the event is what counts.
+		instead := false
+		if e.Event.Seq == head.MaxSeq && e.Offset > head.LastOffset {
+			free, err := b.missing(ctx, []timeline.Entry{e})
+			if err != nil {
+				return err
+			}
+			if instead = len(free) > 0; !instead {
+				continue // skipped, and counted as that
+			}
+			b.applied.Filled = append(b.applied.Filled, timeline.Filled{Conversation: head.ID, Seq: e.Event.Seq})
+		}
 		if e.Event.Seq <= head.MaxSeq && !instead {
 			late = append(late, e)
 			continue
@@ -155,7 +163,7 @@ func (b *batch) apply(ctx context.Context) error {
 	for i := range late {
 		e, head := &late[i].Event, b.heads[late[i].Event.Conversation]
 		b.applied.Filled = append(b.applied.Filled, timeline.Filled{Conversation: e.Conversation, Seq: e.Seq})
-		if e.Seq == head.MaxSeq && late[i].Offset >= head.LastOffset { // the head passed its number, and nothing came since
+		if e.Seq == head.MaxSeq && late[i].Offset == head.LastOffset { // the head passed its number, and nothing came since
 			head.Advance(e, b.partition, late[i].Offset)
 			continue
 		}

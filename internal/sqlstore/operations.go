@@ -140,10 +140,17 @@ func (s *Store) UnknownKinds(ctx context.Context, partition int32, afterOffset i
 
 func (s *Store) listParked(ctx context.Context, where string, args ...any) ([]Parked, error) {
 	var out []Parked
-	err := s.query(ctx, "listing parked records", "SELECT "+parkedColumns+" FROM parked WHERE "+where, args, func(r *sql.Rows) error {
+	err := s.query(ctx, "listing parked records", "SELECT "+parkedColumns+", record_key IS NULL, record IS NULL FROM parked WHERE "+where, args, func(r *sql.Rows) error {
 		var p Parked
 		var conversation []byte
-		err := r.Scan(&p.Topic, &p.Partition, &p.Offset, &p.Reason, &p.Key, &p.Record, &p.ParkedAt, &conversation, &p.Seq, &p.Kind)
+		var noKey, noRecord bool
+		err := r.Scan(&p.Topic, &p.Partition, &p.Offset, &p.Reason, &p.Key, &p.Record, &p.ParkedAt, &conversation, &p.Seq, &p.Kind, &noKey, &noRecord)
+		if !noKey && p.Key == nil { // drivers differ in what they make of what is empty
+			p.Key = []byte{}
+		}
+		if !noRecord && p.Record == nil {
+			p.Record = []byte{}
+		}
 		if err == nil && conversation != nil {
 			p.Conversation, err = chat.ConversationIDFromBytes(conversation)
 		}

@@ -25,8 +25,9 @@ type Cluster struct {
 	MySQL string
 	// Another starts one more process of a command that owns partitions: ingest or timeline.
 	Another func(name string) *Process
-	// Tideline runs the operators' command, and gives what it prints.
-	Tideline func(args ...string) string
+	// Tideline runs the operators' command, and gives what it prints. TidelineOf runs one that was built with tags.
+	Tideline   func(args ...string) string
+	TidelineOf func(tags string, args ...string) string
 }
 
 // Setup is what can differ in how a cluster is made.
@@ -103,9 +104,10 @@ func (s Setup) Start(t testing.TB) *Cluster {
 	secrets := []string{"TIDELINE_INGEST_HASH_KEY=a hash key of the tests"}
 	door := slices.Concat([]string{"TIDELINE_AUTH_TOKEN_KEY=a token key of the tests, long enough", "TIDELINE_AUTH_ADMIN_TOKEN=" + AdminToken}, secrets, env)
 	archiving := slices.Concat([]string{"TIDELINE_ARCHIVE_ADDR=" + archive}, env)
-	c.Tideline = func(args ...string) string {
+	c.Tideline = func(args ...string) string { t.Helper(); return c.TidelineOf("", args...) }
+	c.TidelineOf = func(tags string, args ...string) string {
 		t.Helper()
-		cmd := exec.Command(Built(t, "tideline"), args...)
+		cmd := exec.Command(build(t, "tideline", tags), args...)
 		cmd.Env = slices.Concat([]string{"PATH=" + os.Getenv("PATH")}, archiving, as(args[0]))
 		out, err := cmd.CombinedOutput()
 		if err != nil {

@@ -145,6 +145,12 @@ func (p *Process) Start(more ...string) {
 	}
 }
 
+// Rebuild makes the next Start run the command built with other tags: another version of it.
+func (p *Process) Rebuild(tags string) {
+	p.t.Helper()
+	p.command[len(p.command)-1] = build(p.t, p.Name, tags)
+}
+
 // Kill ends the process as a power cut does.
 func (p *Process) Kill() {
 	if p.cmd != nil && p.cmd.Process != nil {

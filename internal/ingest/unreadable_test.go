@@ -162,4 +162,3 @@ func (w *world) lastEvent(t *testing.T) (last chat.Event) {
 	}
 	return last
 }
-

@@ -35,6 +35,10 @@ var cases = []struct {
 	{"WhatAimsAtNothingIsCounted", whatAimsAtNothing},
 	{"WhatCanNeverBeStoredIsSaidSoAndLeavesNoTrace", whatCanNeverBeStored},
 	{"AHoleIsCountedAndFilledLater", aHoleIsFilledLater},
+	{"APassedNumberIsUsedAndHasNoRow", aPassedNumber},
+	{"APassedNumberThatIsNotTheNextIsNot", aPassedNumberOutOfPlace},
+	{"AnEventTakesThePlaceOfWhatCouldNotBeRead", anEventInsteadOfWhatWasPassed},
+	{"AConversationBeginsWithAPassedNumber", aConversationBeginsPassed},
 	{"WhatWasRecalledWhileItHadNoRowComesBackWithoutItsContent", aRecallOfWhatIsFilledLater},
 	{"WhatWasEditedWhileItHadNoRowComesBackAsItWasEdited", anEditOfWhatIsFilledLater},
 	{"AMarkIsClampedAndNeverMovesBack", aMarkIsClamped},
@@ -310,6 +314,101 @@ func aHoleIsFilledLater(t *testing.T, d *desk) {
 	}
 	if applied := d.apply(said, join); applied.Skipped != 2 || d.head().MemberCount != 4 {
 		t.Fatalf("putting back twice: %+v", applied)
+	}
+}
+
+// write applies entries as they are, at the next offsets.
+func (d *desk) write(entries ...timeline.Entry) timeline.Applied {
+	d.t.Helper()
+	to := d.at
+	to.BatchFrom = d.at.MessagesNext
+	for i := range entries {
+		entries[i].Offset = to.MessagesNext
+		to.MessagesNext++
+	}
+	applied, err := d.store.Apply(d.ctx, d.at, to, entries)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.at = to
+	return applied
+}
+
+func aPassedNumber(t *testing.T, d *desk) {
+	d.apply(d.create(), d.message(1, "a", "one"))
+	parked := d.message(1, "b", "two")
+	applied := d.write(timeline.Pass(0, parked))
+	if head := d.head(); applied.Holes != 1 || head.MaxSeq != 3 || head.Ordinal != 2 || head.LastAt != parked.SentAt || head.LastOffset != 2 || len(d.rows()) != 2 {
+		t.Fatalf("%d holes, the head is %+v, %d rows", applied.Holes, head, len(d.rows()))
+	}
+	if again := d.write(timeline.Pass(0, parked)); again.Holes != 0 || d.head().LastOffset != 2 {
+		t.Errorf("passing it again makes %d holes", again.Holes)
+	}
+	d.write(timeline.PassUnreadable(0, group, 4, 9999))
+	d.seq++
+	if head := d.head(); head.MaxSeq != 4 || head.Ordinal != 2 || head.LastAt != 9999 {
+		t.Fatalf("after an unreadable record the head is %+v", head)
+	}
+	d.apply(d.message(2, "c", "three"))
+	if n, _ := d.unread(3); n != 3 {
+		t.Errorf("unread is %d, want 3", n)
+	}
+	// It is put back: without moving the position, at its own offset.
+	filled, err := d.store.Apply(d.ctx, d.at, d.at, []timeline.Entry{{Offset: 2, Event: *parked}})
+	if err != nil || len(filled.Filled) != 1 || filled.Filled[0].Seq != 3 {
+		t.Fatalf("%+v, %v", filled, err)
+	}
+	if rows := d.rows(); len(rows) != 4 || rows[2].Seq != 3 || d.head().MaxSeq != 5 {
+		t.Errorf("%d rows, the head is %+v", len(rows), d.head())
+	}
+}
+
+func aPassedNumberOutOfPlace(t *testing.T, d *desk) {
+	d.apply(d.create(), d.message(1, "a", "one"))
+	before := d.head()
+	other := chat.GroupConversation(4712)
+	d.write(timeline.PassUnreadable(0, group, 4, 9999), timeline.PassUnreadable(0, group, 1, 9999), timeline.PassUnreadable(0, other, 2, 9999))
+	if head := d.head(); head != before {
+		t.Errorf("the head was %+v and is %+v", before, head)
+	}
+	if heads, err := d.store.Conversations(d.ctx, []chat.ConversationID{other}); err != nil || len(heads) != 0 {
+		t.Errorf("%d conversations began, %v", len(heads), err)
+	}
+}
+
+// An owner at work gives a number that it does not know to be used; in the same batch or in a later one, and whatever follows.
+func anEventInsteadOfWhatWasPassed(t *testing.T, d *desk) {
+	d.apply(d.create())
+	for i, together := range []bool{true, false} {
+		name := fmt.Sprintf("name %d", i)
+		pass := timeline.PassUnreadable(0, group, d.seq+1, 9999)
+		update := d.event(chat.KindUpdate, 1, fmt.Sprintf("update %d", i))
+		update.Update = &chat.Update{Name: &name}
+		behind := d.message(1, fmt.Sprintf("behind %d", i), "text")
+		events := []timeline.Entry{{Event: *update}, {Event: *behind}}
+		var applied timeline.Applied
+		if together {
+			applied = d.write(append([]timeline.Entry{pass}, events...)...)
+		} else {
+			d.write(pass)
+			applied = d.write(events...)
+		}
+		if head := d.head(); head.Name != name || head.MaxSeq != d.seq || int64(len(d.rows())) != d.seq || len(applied.Filled) != 1 || applied.Filled[0].Seq != update.Seq {
+			t.Errorf("together %t: the head is %+v, %d rows, %+v", together, head, len(d.rows()), applied)
+		}
+	}
+}
+
+func aConversationBeginsPassed(t *testing.T, d *desk) {
+	private := chat.PrivateConversation(8, 9)
+	d.write(timeline.PassUnreadable(0, private, 1, 9999))
+	heads, err := d.store.Conversations(d.ctx, []chat.ConversationID{private})
+	if err != nil || len(heads) != 1 || heads[0].MaxSeq != 1 || heads[0].MemberCount != 2 || heads[0].CreatedAt != 9999 {
+		t.Fatalf("%+v, %v", heads, err)
+	}
+	members, err := d.store.Members(d.ctx, []timeline.MemberKey{{Conversation: private, User: 8}, {Conversation: private, User: 9}})
+	if err != nil || len(members) != 2 || !members[0].Present() {
+		t.Errorf("%+v, %v", members, err)
 	}
 }
 

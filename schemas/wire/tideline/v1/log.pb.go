@@ -24,7 +24,8 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Kind is what a command asks for and what an event is. Skip kinds that you do not know.
+// Kind is what a command asks for and what an event is. Skip kinds that you do not know. Events of kinds that came after the
+// first version of this list have the header kinds, with the version that is the first to know them.
 type Kind int32
 
 const (

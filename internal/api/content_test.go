@@ -37,7 +37,7 @@ func TestContentThatClientsCannotRead_IsRefusedAtEveryEntrance(t *testing.T) {
 	cid := ada.group()
 	// Its own is custom, so that nothing but the content can be wrong with an edit of it.
 	own := ada.surely("POST", "/conversations/"+cid+"/messages", m{"client_msg_id": key(), "type": "custom", "content": m{"a": 1}}).number("seq")
-	ws := ada.socket()
+	ws := ada.socket(t).ws
 	for _, c := range unreadable {
 		t.Run(c.name, func(t *testing.T) {
 			code, field := "invalid_field", "content"
@@ -113,8 +113,8 @@ func TestContentThatClientsCannotRead_FromBeforeIsAVoid(t *testing.T) {
 			for what, body := range map[string][]byte{
 				"pull":        bob.get(fmt.Sprintf("/conversations/%s/messages?after=0&told=%d", cid, last)).must(200).body,
 				"sync":        bob.call("POST", "/sync", m{"newest": 20}).must(200).body,
-				"socket pull": ask(t, bob.socket(), fmt.Sprintf(`{"id":3,"op":"pull","conversation_id":%q,"after":0,"told":%d}`, cid, last)),
-				"socket sync": ask(t, bob.socket(), `{"id":4,"op":"sync","newest":20}`),
+				"socket pull": ask(t, bob.socket(t).ws, fmt.Sprintf(`{"id":3,"op":"pull","conversation_id":%q,"after":0,"told":%d}`, cid, last)),
+				"socket sync": ask(t, bob.socket(t).ws, `{"id":4,"op":"sync","newest":20}`),
 			} {
 				void := fmt.Sprintf(`{"seq":%d,"to_seq":%d,"type":"void"}`, seq, seq)
 				if err := wire.DecodeJSON(body, new(any)); err != nil || !strings.Contains(string(body), void) || !strings.Contains(string(body), "behind") || !strings.Contains(string(body), "before") {
@@ -132,20 +132,6 @@ func TestContentThatClientsCannotRead_FromBeforeIsAVoid(t *testing.T) {
 			}
 		})
 	}
-}
-
-func (p *person) socket() *websocket.Conn {
-	p.t.Helper()
-	ws, _, err := websocket.DefaultDialer.DialContext(p.t.Context(), "ws"+strings.TrimPrefix(p.base, "http")+"/ws", nil)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	p.t.Cleanup(func() { _ = ws.Close() })
-	if err := ws.WriteMessage(websocket.TextMessage, []byte(`{"id":1,"op":"auth","token":"`+p.token+`"}`)); err != nil {
-		p.t.Fatal(err)
-	}
-	await(p.t, ws, `"result"`)
-	return ws
 }
 
 // await returns the next frame that has a text in it.

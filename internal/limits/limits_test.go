@@ -1,6 +1,8 @@
 package limits
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -120,4 +122,105 @@ func TestKeyed_ReturnGivesBackUpToTheBurst(t *testing.T) {
 	if k.Len() != 1 {
 		t.Errorf("%d keys are remembered", k.Len())
 	}
+}
+
+func TestKeyed_ReservationsCostOnlyWhatFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := New[string](1, 3, 10, time.Now)
+		reserve := func() time.Duration {
+			t.Helper()
+			wait, err := k.Reserve(t.Context(), "ada")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return wait
+		}
+		for i := range 100 {
+			if wait := reserve(); wait != 0 {
+				t.Fatalf("after %d successes one has to wait %s", i, wait)
+			}
+			k.Settle("ada", false)
+		}
+		for range 3 {
+			if reserve() != 0 {
+				t.Fatal("successes cost something")
+			}
+			k.Settle("ada", true)
+		}
+		if wait := reserve(); wait <= 0 || wait > time.Second {
+			t.Fatalf("after three failures of three one has to wait %s, at one a second", wait)
+		}
+	})
+}
+
+// Whatever the outcomes are and however they overlap, no more fail than there are, and a success makes no other fail.
+func TestKeyed_ReservationsThatOverlapWaitForEachOther(t *testing.T) {
+	for _, fail := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			const burst, tries = 5, 200
+			k := New[int](1e-9, burst, 4, time.Now)
+			var judged, refused atomic.Int64
+			var wg sync.WaitGroup
+			for range tries {
+				wg.Go(func() {
+					wait, err := k.Reserve(t.Context(), 1)
+					switch {
+					case err != nil:
+						t.Error(err)
+					case wait > 0:
+						refused.Add(1)
+					default:
+						time.Sleep(time.Millisecond)
+						judged.Add(1)
+						k.Settle(1, fail)
+					}
+				})
+			}
+			wg.Wait()
+			want := int64(tries)
+			if fail {
+				want = burst
+			}
+			if judged.Load() != want || refused.Load() != tries-want {
+				t.Errorf("fail %t: %d were judged and %d refused, want %d judged", fail, judged.Load(), refused.Load(), want)
+			}
+		})
+	}
+}
+
+func TestKeyed_AReservationThatWaitsEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := New[int](1e-9, 1, 4, time.Now)
+		if wait, err := k.Reserve(t.Context(), 1); wait != 0 || err != nil {
+			t.Fatal(wait, err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := k.Reserve(ctx, 1); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("got %v", err)
+		}
+		k.Settle(1, false)
+		if wait, err := k.Reserve(t.Context(), 1); wait != 0 || err != nil {
+			t.Fatalf("the one that gave up holds something: %s, %v", wait, err)
+		}
+	})
+}
+
+func TestKeyed_KeepsAKeyWhoseOutcomeIsNotKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := New[string](1e-9, 1, 10, time.Now)
+		if wait, err := k.Reserve(t.Context(), "held"); wait != 0 || err != nil {
+			t.Fatal(wait, err)
+		}
+		for i := range 100 {
+			k.Take(fmt.Sprint(i))
+		}
+		k.Settle("held", true)
+		if k.Take("held") == 0 {
+			t.Error("a failure was forgotten while it was judged")
+		}
+		if n := k.Len(); n > 10 {
+			t.Errorf("%d keys are remembered, at most 10 should be", n)
+		}
+	})
 }

@@ -90,7 +90,7 @@ func parseLine(raw []byte) (line, error) {
 }
 
 // isEmpty tells whether there is nothing to be seen: a text of that kind is refused by the platform.
-func (l line) isEmpty() bool { return strings.TrimSpace(l.text) == "" }
+func (l line) isEmpty() bool { return chat.IsBlank(l.text) }
 
 // message gives what the line says as a message: a text, or custom where it is an action or empty.
 func (l line) message() (*chat.Message, error) {
@@ -124,7 +124,7 @@ func (l line) message() (*chat.Message, error) {
 // nickname makes a name that the platform takes of a sender's name, which stands in full in the external_id.
 func nickname(sender string) string {
 	name := strings.TrimSpace(strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
+		if unicode.IsControl(r) || chat.TurnsDirection(r) {
 			return -1
 		}
 		return r
@@ -132,7 +132,7 @@ func nickname(sender string) string {
 	if runes := []rune(name); len(runes) > chat.MaxNameRunes {
 		name = strings.TrimSpace(string(runes[:chat.MaxNameRunes]))
 	}
-	if name == "" {
+	if chat.IsBlank(name) {
 		return "nameless"
 	}
 	return name

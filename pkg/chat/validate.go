@@ -2,7 +2,6 @@ package chat
 
 import (
 	"encoding/json"
-	"net/url"
 	"slices"
 	"strings"
 	"unicode"
@@ -164,7 +163,7 @@ func ValidateContent(t MessageType, raw json.RawMessage) (json.RawMessage, error
 			}
 		}
 		var text string
-		if err := json.Unmarshal(body["text"], &text); err != nil || strings.TrimSpace(text) == "" {
+		if err := json.Unmarshal(body["text"], &text); err != nil || IsBlank(text) {
 			return nil, RefuseField(CodeInvalidField, "message.content.text", "is not a text of at least one visible character")
 		}
 		return content, nil
@@ -220,37 +219,6 @@ func ValidateClientMsgID(id string) error {
 		return RefuseField(CodeMalformed, field, "is not valid UTF-8")
 	case strings.ContainsFunc(id, unicode.IsControl):
 		return RefuseField(CodeInvalidField, field, "has a control character")
-	}
-	return nil
-}
-
-// ValidateName judges a name that people see: trimmed, without control characters, at most MaxNameRunes.
-func ValidateName(field, name string) error { return validateName(field, name, false) }
-
-func validateName(field, name string, mayBeEmpty bool) error {
-	switch {
-	case name == "" && mayBeEmpty:
-		return nil
-	case !utf8.ValidString(name):
-		return RefuseField(CodeMalformed, field, "is not valid UTF-8")
-	case strings.TrimSpace(name) == "" || strings.TrimSpace(name) != name:
-		return RefuseField(CodeInvalidField, field, "is empty, or begins or ends with white space")
-	case utf8.RuneCountInString(name) > MaxNameRunes:
-		return RefuseField(CodeInvalidField, field, "is over %d characters", MaxNameRunes)
-	case strings.ContainsFunc(name, unicode.IsControl):
-		return RefuseField(CodeInvalidField, field, "has a control character")
-	}
-	return nil
-}
-
-// ValidateURL judges an address of a picture: empty, or absolute http(s), at most MaxURLBytes.
-func ValidateURL(field, s string) error {
-	if s == "" {
-		return nil
-	}
-	u, err := url.Parse(s)
-	if err != nil || len(s) > MaxURLBytes || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
-		return RefuseField(CodeInvalidField, field, "is not an http or https address of at most %d bytes", MaxURLBytes)
 	}
 	return nil
 }

@@ -16,12 +16,16 @@ import (
 	"strings"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
+
+	"tideline/internal/accounts"
 	"tideline/internal/config"
 	"tideline/internal/embedded"
 	"tideline/internal/kafka"
 	"tideline/internal/ops"
 	"tideline/internal/sqlstore"
 	"tideline/internal/wiring"
+	"tideline/pkg/timeline"
 )
 
 // settings are those that standalone has of its own; the contract fixes their names.
@@ -53,7 +57,7 @@ func Main(ctx context.Context, args, environ []string, stdout, stderr io.Writer)
 	code, goOn := config.Command("standalone", args, environ, stdout, stderr,
 		config.Section{Into: own}, config.Section{Name: "http", Into: &s.HTTP}, config.Section{Name: "ops", Into: &s.Ops},
 		config.Section{Name: "read", Into: &s.Read}, config.Section{Name: "groups", Into: &s.Groups}, config.Section{Name: "send", Into: &s.Send}, config.Section{Name: "push", Into: &s.Push},
-		config.Section{Name: "trace", Into: &s.Trace})
+		config.Section{Name: "trace", Into: &s.Trace}, config.Section{Name: "auth", Into: (*auth)(&s.Auth)})
 	if !goOn {
 		return code
 	}
@@ -68,6 +72,21 @@ func Main(ctx context.Context, args, environ []string, stdout, stderr io.Writer)
 	}
 	return 0
 }
+
+// auth are the settings of accounts. The keys are kept in the data directory, and need not be set.
+type auth accounts.Config
+
+// Validate lists every fault.
+func (a *auth) Validate() error {
+	c := accounts.Config(*a)
+	if c.TokenKey.Reveal() == "" {
+		c.TokenKey = config.Secret(strings.Repeat("k", 32)) // the kept one is judged when it is read
+	}
+	return c.Validate()
+}
+
+// leastSecret is the shortest secret that is taken from a file, in bytes; the keys of accounts have limits of their own.
+const leastSecret = 16
 
 // validate refuses addresses that other machines reach and that were not said to be meant, and what the broker would not take.
 func (s *settings) validate(opsAddr string) error {
@@ -86,12 +105,18 @@ func (s *settings) validate(opsAddr string) error {
 	return errors.Join(faults...)
 }
 
-// keep gives a secret of this installation: made at the first start, and kept in the data directory.
+// keep returns a secret of this installation: made at the first start, and kept in the data directory. A file that is
+// cut short is refused: an empty key would be anybody's, and a shorter one another one than it was.
 func keep(dir, name string, bytes int) (config.Secret, error) {
 	path := filepath.Join(dir, name)
 	raw, err := os.ReadFile(path)
 	if err == nil {
-		return config.Secret(strings.TrimSpace(string(raw))), nil
+		text := strings.TrimSpace(string(raw))
+		_, notHex := hex.DecodeString(text + strings.Repeat("0", len(text)%2))
+		if len(text) < leastSecret || notHex == nil && len(text) < 2*bytes {
+			return "", fmt.Errorf("reading a secret: %s is cut short: it has %d characters, and is made with %d; restore it from a backup", path, len(text), 2*bytes)
+		}
+		return config.Secret(text), nil
 	}
 	if !errors.Is(err, os.ErrNotExist) {
 		return "", fmt.Errorf("reading a secret: %w", err)
@@ -105,6 +130,19 @@ func keep(dir, name string, bytes int) (config.Secret, error) {
 	return config.Secret(text), nil
 }
 
+// errNoHashKey refuses a start that would make retries of older messages conflicts.
+var errNoHashKey = errors.New("hash-key is missing while messages exist: restore it from a backup. Where it is lost, write 64 random hex digits into that file; " +
+	"retries of messages that were sent before are then refused as client_msg_id_conflict")
+
+// keepHashKey returns the key of the hashes by which retries are known. It is made only while there are no messages.
+func keepHashKey(dir string, said bool) (config.Secret, error) {
+	const name = "hash-key"
+	if _, err := os.Stat(filepath.Join(dir, name)); said && errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("%s: %w", dir, errNoHashKey)
+	}
+	return keep(dir, name, 32)
+}
+
 const startTimeout = 30 * time.Second
 
 func run(ctx context.Context, own *settings, s *wiring.Settings, log *slog.Logger, stdout io.Writer) error {
@@ -112,7 +150,7 @@ func run(ctx context.Context, own *settings, s *wiring.Settings, log *slog.Logge
 	if err != nil {
 		return fmt.Errorf("finding the data folder: %w", err)
 	}
-	lock, err := embedded.Lock(dir)
+	lock, err := embedded.Lock(dir, log)
 	if err != nil {
 		return err
 	}
@@ -123,10 +161,16 @@ func run(ctx context.Context, own *settings, s *wiring.Settings, log *slog.Logge
 	if err := embedded.ForgetAddresses(dir); err != nil {
 		return err
 	}
-	for name, into := range map[string]*config.Secret{"token-key": &s.Auth.TokenKey, "hash-key": &s.Ingest.HashKey, embedded.AdminToken: &s.Auth.AdminToken} {
+	for name, into := range map[string]*config.Secret{"token-key": &s.Auth.TokenKey, embedded.AdminToken: &s.Auth.AdminToken} {
+		if into.Reveal() != "" {
+			continue // a setting comes before what is kept
+		}
 		if *into, err = keep(dir, name, 32); err != nil {
 			return err
 		}
+	}
+	if err := s.Auth.Validate(); err != nil {
+		return err
 	}
 	// Analysts have had clickhouse-password from the beginning: it is the readers'.
 	owner, err := keep(dir, embedded.ClickHouseOwnerPassword, 16)
@@ -161,11 +205,19 @@ func run(ctx context.Context, own *settings, s *wiring.Settings, log *slog.Logge
 	if err != nil {
 		return err
 	}
+	// For commands of this user: see embedded.OpenFolder.
+	if err := embedded.WriteFile(filepath.Join(dir, embedded.RedisPassword), cache.Password().Reveal()+"\n"); err != nil {
+		return err
+	}
 	broker.Join(&s.Kafka)
-	s.Redis.Addrs, s.Redis.Walks = []string{cache.Addr()}, true
+	s.Redis.Addrs, s.Redis.Password, s.Redis.Walks = []string{cache.Addr()}, cache.Password(), true
 	s.Store = sqlstore.DefaultConfig()
 	s.Store.Driver, s.Store.Path = "sqlite", filepath.Join(dir, embedded.StoreFile)
-	if err := prepare(starting, s, log); err != nil {
+	said, err := prepare(starting, s, log)
+	if err != nil {
+		return err
+	}
+	if s.Ingest.HashKey, err = keepHashKey(dir, said); err != nil {
 		return err
 	}
 	p, err := wiring.NewParts(starting, s, "standalone", log)
@@ -282,20 +334,36 @@ func retain(ctx context.Context, s *wiring.Settings, p *wiring.Parts, log *slog.
 	return retention, nil
 }
 
-// prepare brings topics and schema to what this binary knows.
-func prepare(ctx context.Context, s *wiring.Settings, log *slog.Logger) error {
+// prepare brings topics and schema to what this binary knows, and reports whether the log or the store has messages.
+func prepare(ctx context.Context, s *wiring.Settings, log *slog.Logger) (said bool, err error) {
 	admin, err := s.Kafka.NewAdmin("standalone", log)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer admin.Close()
 	if err := kafka.EnsureTopics(ctx, admin, s.Kafka); err != nil {
-		return err
+		return false, err
 	}
 	store, err := sqlstore.Open(ctx, s.Store)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer func() { _ = store.Close() }()
-	return store.Migrate(ctx)
+	if err := store.Migrate(ctx); err != nil {
+		return false, err
+	}
+	partitions := make([]int32, s.Kafka.Partitions)
+	for i := range partitions {
+		partitions[i] = int32(i)
+	}
+	stored, err := store.Positions(ctx, partitions)
+	if err != nil {
+		return false, err
+	}
+	ends, err := kadm.NewClient(admin).ListEndOffsets(ctx, kafka.TopicMessages)
+	if err = errors.Join(err, ends.Error()); err != nil {
+		return false, fmt.Errorf("looking for messages in the log: %w", err)
+	}
+	ends.Each(func(o kadm.ListedOffset) { said = said || o.Offset > 0 })
+	return said || slices.ContainsFunc(stored, func(p timeline.Position) bool { return p.MessagesNext > 0 }), nil
 }

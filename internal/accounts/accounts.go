@@ -18,7 +18,6 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"tideline/internal/config"
-	"tideline/internal/limits"
 	"tideline/internal/sqlstore"
 	"tideline/pkg/chat"
 )
@@ -30,7 +29,7 @@ type Config struct {
 	AccessTTL    time.Duration `conf:"access-ttl" help:"life of an access token"`
 	RefreshTTL   time.Duration `conf:"refresh-ttl" help:"life of a session that is not refreshed"`
 	Registration bool          `conf:"registration" help:"let anybody register"`
-	Logins       int           `conf:"logins-per-minute" help:"login tries of one address, and for one username, a minute"`
+	Logins       int           `conf:"logins-per-minute" help:"failed logins, failed refreshes and registrations of one address (IPv6: a /64) a minute"`
 	AdminToken   config.Secret `conf:"admin-token" help:"bearer token of the administration calls; empty turns them off"`
 }
 
@@ -76,6 +75,14 @@ type Store interface {
 	SessionByID(ctx context.Context, id int64) (sqlstore.Session, bool, error)
 	RotateRefresh(ctx context.Context, id int64, old, fresh [32]byte, at, expiresAt int64) error
 	RevokeSession(ctx context.Context, id, at int64) error
+	// RevokeSessions ends all sessions of a person but one (0: all), and returns the ids of those that it ended.
+	RevokeSessions(ctx context.Context, user chat.UserID, except, at int64) ([]int64, error)
+	// SessionsOf returns a person's sessions that have not ended at a time, the one that was refreshed last first.
+	SessionsOf(ctx context.Context, user chat.UserID, at int64, limit int) ([]sqlstore.Session, error)
+	// ChangePassword replaces a hash by compare-and-set (sqlstore.ErrChanged) and ends all other sessions with it.
+	ChangePassword(ctx context.Context, user chat.UserID, old, fresh string, except, at int64) ([]int64, error)
+	// KeptUsernames returns people whose username has no normal form of its own.
+	KeptUsernames(ctx context.Context, limit int) ([]sqlstore.User, error)
 }
 
 // IDs makes ids of users and sessions.
@@ -95,7 +102,8 @@ type Accounts struct {
 	redis     redis.UniversalClient
 	log       *slog.Logger
 	passwords *Passwords
-	limits    *limits.Keyed[string]
+	attempts  *attempts
+	metrics   *Metrics
 	now       func() time.Time
 	// audienceFrom is when tokens without aud end. Versions before aud issued them, and go on to do so during a rolling
 	// upgrade: they are valid for two lives of a token after the start of this process, and are then answered as
@@ -108,17 +116,15 @@ type Accounts struct {
 	forgets  uint64              // how many times something was forgotten
 }
 
-// maxLimited bounds the addresses and usernames whose tries are counted: 20 MB.
-const maxLimited = 100_000
-
 // New makes the accounts.
-func New(cfg Config, store Store, ids IDs, client redis.UniversalClient, log *slog.Logger) *Accounts {
-	return &Accounts{
-		cfg: cfg, store: store, ids: ids, redis: client, log: log, passwords: NewPasswords(2), now: time.Now,
+func New(cfg Config, store Store, ids IDs, client redis.UniversalClient, log *slog.Logger, metrics *Metrics) *Accounts {
+	a := &Accounts{
+		cfg: cfg, store: store, ids: ids, redis: client, log: log, passwords: NewPasswords(2), metrics: metrics, now: time.Now,
 		audienceFrom: time.Now().Add(2 * cfg.AccessTTL),
-		limits:       limits.New[string](float64(cfg.Logins)/60, cfg.Logins, maxLimited, time.Now),
 		tokens:       map[string]Caller{}, sessions: map[int64]time.Time{},
 	}
+	a.attempts = newAttempts(cfg.Logins, func() time.Time { return a.now() })
+	return a
 }
 
 var usernameForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{1,31}$`)
@@ -130,7 +136,11 @@ type Registration struct {
 	Username, Password, Nickname string
 }
 
-// Register creates a person. A retry by its name is answered with the person that the first try created.
+// maxUsername bounds the username of a login, in bytes: the longest of older versions, 64 characters of four.
+const maxUsername = 256
+
+// Register creates a person. Whether a username is in use is told by the answer, as everywhere where people choose
+// names; what that costs an attacker is the budget of registrations. A retry by its name is answered with the person that the first try created.
 func (a *Accounts) Register(ctx context.Context, r Registration) (sqlstore.User, error) {
 	if !a.cfg.Registration {
 		return sqlstore.User{}, chat.Refuse(chat.CodeForbidden, "nobody registers here by themselves")
@@ -138,8 +148,8 @@ func (a *Accounts) Register(ctx context.Context, r Registration) (sqlstore.User,
 	if !usernameForm.MatchString(r.Username) {
 		return sqlstore.User{}, chat.RefuseField(chat.CodeInvalidField, "username", "is not 2 to 32 letters, digits, dots, dashes and underscores, beginning with a letter or digit")
 	}
-	if len(r.Password) < minPassword || len(r.Password) > maxPassword {
-		return sqlstore.User{}, chat.RefuseField(chat.CodeInvalidField, "password", "has not %d to %d bytes", minPassword, maxPassword)
+	if err := checkPassword("password", r.Password, r.Username); err != nil {
+		return sqlstore.User{}, err
 	}
 	if r.Nickname == "" {
 		r.Nickname = r.Username
@@ -147,7 +157,7 @@ func (a *Accounts) Register(ctx context.Context, r Registration) (sqlstore.User,
 	if err := chat.ValidateName("nickname", r.Nickname); err != nil {
 		return sqlstore.User{}, err
 	}
-	if wait := a.limits.Take("r:" + r.Address); wait > 0 {
+	if wait := a.attempts.registrations.Take(r.Address); wait > 0 {
 		return sqlstore.User{}, chat.Refuse(chat.CodeRateLimited, "too many registrations from this address").After(wait)
 	}
 	hash, err := a.passwords.Hash(ctx, r.Password)
@@ -174,24 +184,49 @@ func (a *Accounts) registered(ctx context.Context, r Registration) (sqlstore.Use
 	if r.Key == "" {
 		return sqlstore.User{}, taken
 	}
-	if wait := a.limits.Take("u:" + sqlstore.FoldUsername(r.Username)); wait > 0 {
-		return sqlstore.User{}, chat.Refuse(chat.CodeRateLimited, "too many tries").After(wait)
-	}
-	u, found, err := a.store.UserByName(ctx, r.Username)
+	u, ok, err := a.verify(ctx, r.Address, r.Username, r.Password)
 	if err != nil {
 		return sqlstore.User{}, err
 	}
-	if !found || u.Username != r.Username || u.Nickname != r.Nickname {
-		return sqlstore.User{}, taken
-	}
-	same, err := a.passwords.Matches(ctx, u.PasswordHash, r.Password)
-	if err != nil {
-		return sqlstore.User{}, err
-	}
-	if !same {
+	if !ok || u.Username != r.Username || u.Nickname != r.Nickname {
 		return sqlstore.User{}, taken
 	}
 	return u, nil
+}
+
+// verify returns the person with a username and reports whether the password is theirs, within the budgets of failed
+// tries. An unknown name takes as long as a known one.
+func (a *Accounts) verify(ctx context.Context, address, username, password string) (sqlstore.User, bool, error) {
+	end, err := a.attempt(ctx, address, username)
+	if err != nil {
+		return sqlstore.User{}, false, err
+	}
+	ok := false
+	u, _, err := a.store.UserByName(ctx, username)
+	if err == nil {
+		ok, err = a.passwords.Matches(ctx, u.PasswordHash, password)
+	}
+	failed := err == nil && !ok
+	end(failed)
+	if failed {
+		a.failed(ctx, address, u.ID)
+	}
+	return u, ok, err
+}
+
+// failed counts and logs a wrong password. The user is 0 where there is none; the name that was typed is not in the log,
+// because people type passwords where names belong.
+func (a *Accounts) failed(ctx context.Context, address string, u chat.UserID) {
+	a.metrics.Failed.Inc()
+	a.log.InfoContext(ctx, "login failed", "address", address, "user", u)
+}
+
+// AdminRefused counts and logs a call with a wrong administrators' token, at most one line a minute for an address.
+func (a *Accounts) AdminRefused(ctx context.Context, address string) {
+	a.metrics.AdminRefused.Inc()
+	if a.attempts.lines.Take("admin "+address) == 0 {
+		a.log.WarnContext(ctx, "admin token refused", "address", address)
+	}
 }
 
 // Tokens are what a client keeps of a session.
@@ -217,29 +252,34 @@ func (a *Accounts) Login(ctx context.Context, l Login) (Tokens, error) {
 	if err := checkDevice(l.Platform, l.DeviceID); err != nil {
 		return Tokens{}, err
 	}
-	if len(l.Username) > 64 || len(l.Password) > maxPassword {
-		return Tokens{}, chat.Refuse(chat.CodeInvalidCredentials, "username and password do not belong together")
+	refused := chat.Refuse(chat.CodeInvalidCredentials, "wrong username or password")
+	if len(l.Username) > maxUsername || len(l.Password) > maxPassword {
+		return Tokens{}, refused
 	}
-	wait := max(a.limits.Take("a:"+l.Address), a.limits.Take("u:"+sqlstore.FoldUsername(l.Username)))
-	if wait > 0 {
-		return Tokens{}, chat.Refuse(chat.CodeRateLimited, "too many tries").After(wait)
-	}
-	u, found, err := a.store.UserByName(ctx, l.Username)
-	if err != nil {
-		return Tokens{}, err
-	}
-	hash := ""
-	if found {
-		hash = u.PasswordHash
-	}
-	ok, err := a.passwords.Matches(ctx, hash, l.Password)
+	u, ok, err := a.verify(ctx, l.Address, l.Username, l.Password)
 	if err != nil {
 		return Tokens{}, err
 	}
 	if !ok {
-		return Tokens{}, chat.Refuse(chat.CodeInvalidCredentials, "username and password do not belong together")
+		return Tokens{}, refused
 	}
-	return a.begin(ctx, u, l.Key, l.DeviceID, l.Platform)
+	tokens, err := a.begin(ctx, u, l.Key, l.DeviceID, l.Platform)
+	if err != nil {
+		return Tokens{}, err
+	}
+	// A change of the password ends the sessions that it finds after it was made. One that it cannot find is begun later,
+	// and then the new password is found here.
+	now, err := a.store.Users(ctx, []chat.UserID{u.ID})
+	if err != nil {
+		return Tokens{}, err
+	}
+	if len(now) == 0 || now[0].PasswordHash != u.PasswordHash {
+		if err := a.revoke(ctx, tokens.Session, endedByPassword); err != nil {
+			return Tokens{}, err
+		}
+		return Tokens{}, refused
+	}
+	return tokens, nil
 }
 
 // Admission is what a backend gives that has made sure by itself who somebody is; see Registration for Key.
@@ -262,7 +302,12 @@ func (a *Accounts) Admit(ctx context.Context, m Admission) (Tokens, error) {
 	case len(list) == 0:
 		return Tokens{}, chat.RefuseField(chat.CodeUserUnknown, "user_id", "there is no such user")
 	}
-	return a.begin(ctx, list[0], m.Key, m.DeviceID, m.Platform)
+	t, err := a.begin(ctx, list[0], m.Key, m.DeviceID, m.Platform)
+	if err == nil {
+		a.metrics.AdminSessions.Inc()
+		a.log.InfoContext(ctx, "admin began a session", "user", m.User, "session", t.Session)
+	}
+	return t, err
 }
 
 func checkDevice(platform, deviceID string) error {
@@ -343,13 +388,26 @@ func (a *Accounts) tokensOf(u sqlstore.User, session int64, refresh string, now 
 // of them stole it. Only a retry with the same token and the same key is answered again, with the same refresh token, for
 // as long as that was not used: the client then lost the answer, and whoever stole the token alone does not know the key.
 func (a *Accounts) Refresh(ctx context.Context, address, refresh, key string) (Tokens, error) {
-	refused := chat.Refuse(chat.CodeSessionRevoked, "the refresh token is not valid (any more)")
 	if len(refresh) > 128 {
-		return Tokens{}, refused
+		return Tokens{}, errRefresh
 	}
-	if wait := a.limits.Take("f:" + address); wait > 0 {
-		return Tokens{}, chat.Refuse(chat.CodeRateLimited, "too many tries").After(wait)
+	wait, err := a.attempts.refreshes.Reserve(ctx, address)
+	if err != nil {
+		return Tokens{}, chat.Refuse(chat.CodeOverloaded, "too many sessions are refreshed at this moment").Because(err)
 	}
+	if wait > 0 {
+		return Tokens{}, chat.Refuse(chat.CodeRateLimited, "too many failed tries").After(wait)
+	}
+	t, err := a.renew(ctx, refresh, key)
+	a.attempts.refreshes.Settle(address, errors.Is(err, errRefresh))
+	return t, err
+}
+
+// errRefresh is what every refresh token is answered with that begins nothing.
+var errRefresh = chat.Refuse(chat.CodeSessionRevoked, "the refresh token is not valid (any more)")
+
+func (a *Accounts) renew(ctx context.Context, refresh, key string) (Tokens, error) {
+	refused := errRefresh
 	id, ours := a.sessionOf(refresh)
 	if !ours {
 		return Tokens{}, refused
@@ -388,24 +446,10 @@ func (a *Accounts) Refresh(ctx context.Context, address, refresh, key string) (T
 		return a.tokensOf(users[0], id, fresh, now)
 	}
 	a.log.Warn("a spent refresh token was used: its session ends", "session", id)
-	if err := a.Revoke(ctx, id); err != nil {
+	if err := a.revoke(ctx, id, endedByTheft); err != nil {
 		return Tokens{}, err
 	}
 	return Tokens{}, refused
-}
-
-// Revoke ends a session, and tells every door.
-func (a *Accounts) Revoke(ctx context.Context, session int64) error {
-	if err := a.store.RevokeSession(ctx, session, a.now().UnixMilli()); err != nil {
-		return err
-	}
-	a.Forget(session)
-	tell, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
-	defer cancel()
-	if err := a.redis.Publish(tell, RevokedChannel, strconv.FormatInt(session, 10)).Err(); err != nil {
-		a.log.Warn("the end of a session was not told; other doors find out within seconds", "err", err)
-	}
-	return nil
 }
 
 // Forget drops what is remembered of a session.
@@ -532,8 +576,27 @@ func (a *Accounts) parse(token string) (Caller, error) {
 	return Caller{}, refused
 }
 
-// Run hears of sessions that were ended at other doors, until the context ends.
+// maxKeptListed bounds the names that are listed at start; a store has more only where others wrote names into it.
+const maxKeptListed = 100
+
+// listKept logs usernames without a normal form of their own, so that an operator can rename their owners.
+func (a *Accounts) listKept(ctx context.Context) {
+	kept, err := a.store.KeptUsernames(ctx, maxKeptListed)
+	if err != nil {
+		a.log.WarnContext(ctx, "usernames that were kept as they are could not be read", "err", err)
+		return
+	}
+	for _, u := range kept {
+		a.log.WarnContext(ctx, "username has no normal form of its own: its owner logs in with exactly this name", "user", u.ID, "username", strconv.QuoteToASCII(u.Username))
+	}
+	if len(kept) == maxKeptListed {
+		a.log.WarnContext(ctx, "more such usernames may exist; the first are listed", "listed", len(kept))
+	}
+}
+
+// Run lists usernames that collide, and then hears of sessions that were ended at other doors, until the context ends.
 func (a *Accounts) Run(ctx context.Context) error {
+	a.listKept(ctx)
 	for ctx.Err() == nil {
 		sub := a.redis.Subscribe(ctx, RevokedChannel)
 		ch := sub.Channel()

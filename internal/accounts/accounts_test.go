@@ -14,10 +14,10 @@ import (
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/golang-jwt/jwt/v5"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
 	"tideline/internal/config"
-	"tideline/internal/limits"
 	"tideline/internal/sqlstore"
 	"tideline/pkg/chat"
 )
@@ -70,9 +70,8 @@ func (w *world) door(change func(*Config)) *door {
 	w.t.Cleanup(func() { _ = client.Close() })
 	d := &door{t: w.t, clock: time.UnixMilli(1_700_000_000_000)}
 	now := func() time.Time { return d.clock }
-	d.Accounts = New(cfg, w.store, &w.ids, client, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	d.Accounts = New(cfg, w.store, &w.ids, client, slog.New(slog.NewTextHandler(io.Discard, nil)), NewMetrics(prometheus.NewRegistry()))
 	d.now = now
-	d.limits = limits.New[string](float64(cfg.Logins)/60, cfg.Logins, maxLimited, now)
 	return d
 }
 

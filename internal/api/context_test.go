@@ -72,8 +72,8 @@ func TestServer_WhatOutlivesARequestDoesNotHoldGinsContext(t *testing.T) {
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	auth := accounts.DefaultConfig()
 	auth.TokenKey = tokenKey
-	acc := accounts.New(auth, store, nil, nil, log)
 	registry := prometheus.NewRegistry()
+	acc := accounts.New(auth, store, nil, nil, log, accounts.NewMetrics(registry))
 	service := handlers.New(handlers.Parts{
 		Config: handlers.DefaultConfig(), Kafka: kafka.DefaultConfig(), Store: store, Accounts: acc, Heads: heads.New(kafka.DefaultConfig(), log, "test"), Log: log, Registry: registry,
 	})

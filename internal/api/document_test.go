@@ -38,7 +38,7 @@ func operations(t *testing.T) map[string][]string {
 }
 
 func TestDocument_HasExactlyTheRoutesOfTheServer(t *testing.T) {
-	s := New(DefaultConfig(), nil, accounts.New(accounts.DefaultConfig(), nil, nil, nil, nil), "", nil, tracing.None(), slog.New(slog.NewTextHandler(io.Discard, nil)), prometheus.NewRegistry())
+	s := New(DefaultConfig(), nil, accounts.New(accounts.DefaultConfig(), nil, nil, nil, nil, nil), "", nil, tracing.None(), slog.New(slog.NewTextHandler(io.Discard, nil)), prometheus.NewRegistry())
 	served := map[string]bool{"GET " + socketPath: true} // the socket stands beside the routes
 	for _, r := range s.engine.Routes() {
 		served[r.Method+" "+ginField.ReplaceAllString(r.Path, "{$1}")] = true

@@ -98,7 +98,7 @@ func startRig() (_ *rig, err error) {
 		return nil, err
 	}
 	broker.Join(&s.Kafka)
-	s.Redis.Addrs = []string{cache.Addr()}
+	s.Redis.Addrs, s.Redis.Password = []string{cache.Addr()}, cache.Password()
 	admin, err := s.Kafka.NewAdmin("tests", log)
 	if err != nil {
 		return nil, err

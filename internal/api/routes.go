@@ -27,7 +27,10 @@ func (s *Server) routes(g *gin.Engine) {
 			visitOf(c).caller = caller
 		}
 	})
+	own.GET("/sessions", s.sessions)
 	own.DELETE("/sessions/current", s.logout)
+	own.DELETE("/sessions/:sid", s.endSession)
+	own.PUT("/users/me/password", s.changePassword)
 	own.GET("/users/me", func(c *gin.Context) {
 		v, err := s.service.User(c.Request.Context(), who(c).User)
 		s.answer(c, 200, v, err)
@@ -393,6 +396,66 @@ func (s *Server) refresh(c *gin.Context) {
 
 func (s *Server) logout(c *gin.Context) {
 	if err := s.accounts.Revoke(c.Request.Context(), who(c).Session); err != nil {
+		s.refuse(c, err)
+		return
+	}
+	c.Status(http.StatusNoContent)
+}
+
+// sessionView is a session as its owner sees it.
+type sessionView struct {
+	ID          string `json:"session_id"`
+	Platform    string `json:"platform"`
+	DeviceID    string `json:"device_id"`
+	CreatedAt   int64  `json:"created_at"`
+	RefreshedAt int64  `json:"refreshed_at"`
+	ExpiresAt   int64  `json:"expires_at"`
+	Current     bool   `json:"current"`
+}
+
+func (s *Server) sessions(c *gin.Context) {
+	list, err := s.accounts.Sessions(c.Request.Context(), who(c))
+	out := struct {
+		Sessions []sessionView `json:"sessions"`
+	}{[]sessionView{}}
+	for _, v := range list {
+		out.Sessions = append(out.Sessions, sessionView{
+			ID: strconv.FormatInt(v.ID, 10), Platform: v.Platform, DeviceID: v.DeviceID, CreatedAt: v.CreatedAt, RefreshedAt: v.RefreshedAt, ExpiresAt: v.ExpiresAt,
+			Current: v.ID == who(c).Session,
+		})
+	}
+	s.answer(c, http.StatusOK, out, err)
+}
+
+func (s *Server) endSession(c *gin.Context) {
+	id, err := strconv.ParseInt(c.Param("sid"), 10, 64)
+	if err != nil || id < 1 || strconv.FormatInt(id, 10) != c.Param("sid") {
+		s.refuse(c, chat.RefuseField(chat.CodeInvalidField, "session_id", "must be the id of a session"))
+		return
+	}
+	if _, ok := s.onlyKey(c); !ok {
+		return
+	}
+	if err := s.accounts.EndSession(c.Request.Context(), who(c), id); err != nil {
+		s.refuse(c, err)
+		return
+	}
+	c.Status(http.StatusNoContent)
+}
+
+func (s *Server) changePassword(c *gin.Context) {
+	var r struct {
+		ClientMsgID string `json:"client_msg_id"`
+		Current     string `json:"current_password"`
+		New         string `json:"new_password"`
+	}
+	if !s.body(c, &r) || !s.key(c, &r.ClientMsgID) {
+		return
+	}
+	err := s.accounts.ChangePassword(c.Request.Context(), accounts.PasswordChange{
+		Address: s.proxies.Address(c.Request), Key: r.ClientMsgID, Caller: who(c), Current: r.Current, New: r.New,
+	})
+	if err != nil {
 		s.refuse(c, err)
 		return
 	}

@@ -439,6 +439,7 @@ func (s *Server) isAdmin(c *gin.Context) bool {
 		return false
 	}
 	if !s.isAdminToken(token) {
+		s.accounts.AdminRefused(c.Request.Context(), s.proxies.Address(c.Request))
 		if s.fromAddress(c) {
 			s.refuse(c, chat.Refuse(chat.CodeUnauthenticated, "this is not the administrators' token"))
 		}

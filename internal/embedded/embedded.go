@@ -4,6 +4,7 @@ package embedded
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -86,17 +87,25 @@ func (b *Broker) Run(ctx context.Context) error {
 	return nil
 }
 
-// Redis is a Redis in memory: it may lose everything at any time, and does at every start.
-type Redis struct{ server *miniredis.Miniredis }
+// Redis is a Redis in memory: it may lose everything at any time, and does at every start. Every process of this machine
+// reaches its port, so it has a password that only this process knows.
+type Redis struct {
+	server   *miniredis.Miniredis
+	password config.Secret
+}
 
-// StartRedis starts it on a free port of this machine.
+// StartRedis starts it on a free port of this machine, with a random password.
 func StartRedis() (*Redis, error) {
-	server := miniredis.NewMiniRedis()
-	if err := server.StartAddr("127.0.0.1:0"); err != nil {
+	r := &Redis{server: miniredis.NewMiniRedis(), password: config.Secret(rand.Text())}
+	r.server.RequireAuth(r.password.Reveal())
+	if err := r.server.StartAddr("127.0.0.1:0"); err != nil {
 		return nil, fmt.Errorf("starting the embedded Redis: %w", err)
 	}
-	return &Redis{server}, nil
+	return r, nil
 }
+
+// Password returns its password.
+func (r *Redis) Password() config.Secret { return r.password }
 
 // Addr tells where it is reached.
 func (r *Redis) Addr() string { return r.server.Addr() }
@@ -115,10 +124,15 @@ var ErrLocked = errors.New("another process uses the data directory")
 // it is free; a standalone that runs keeps it.
 const lockPatience = 200 * time.Millisecond
 
-// Lock makes a data directory and locks it until the process ends: two brokers on one log would ruin it.
-func Lock(dir string) (*os.File, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("making the data directory: %w", err)
+// Lock makes a data directory that only this user can enter, and locks it until the process ends: two brokers on one log
+// would ruin it. A directory that was open to others is closed to them; see ErrNotPrivate for what is refused.
+func Lock(dir string, log *slog.Logger) (*os.File, error) {
+	closed, err := makePrivate(dir)
+	if err != nil {
+		return nil, err
+	}
+	if closed {
+		log.Warn("the data directory was open to others and is closed to them now; if others could read it, change its secrets", "dir", dir)
 	}
 	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {

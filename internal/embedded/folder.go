@@ -19,6 +19,7 @@ const (
 	BrokerFolder     = "kafka"
 	ClickHouseFolder = "clickhouse"
 	AdminToken       = "admin-token"
+	RedisPassword    = "redis-password"
 	// ClickHouseOwnerPassword is the archiver's; ClickHousePassword is the readers', which analysts have.
 	ClickHouseOwnerPassword = "clickhouse-owner-password"
 	ClickHousePassword      = "clickhouse-password"
@@ -30,7 +31,7 @@ const (
 )
 
 // secretFiles are the settings that are kept as files of their own in the data folder, and not in reach.json.
-var secretFiles = map[string]string{"import.admin-token": AdminToken, "kafka.password": SecretFile}
+var secretFiles = map[string]string{"import.admin-token": AdminToken, "kafka.password": SecretFile, "redis.password": RedisPassword}
 
 // Reach is how commands reach the standalone of a data folder: settings by their keys, without secrets. It is kept in the
 // folder, so that a command needs to know nothing else.
@@ -138,9 +139,14 @@ func OpenFolder(dir string) (*Folder, error) {
 		f.Settings[key] = addr
 	}
 	for key, name := range secretFiles {
-		if f.Settings[key], err = readSecret(dir, name); err != nil {
+		secret, err := readSecret(dir, name)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // the administrators' token may be a setting of the standalone instead
+		}
+		if err != nil {
 			return nil, err
 		}
+		f.Settings[key] = secret
 	}
 	if addr := f.Settings["archive.addr"]; addr != "" {
 		password, err := readSecret(dir, ClickHouseOwnerPassword)

@@ -82,7 +82,7 @@ func embeddedSettings(t *testing.T) *wiring.Settings {
 	go func() { defer close(ended); _ = broker.Run(ctx); _ = cache.Run(ctx) }()
 	t.Cleanup(func() { stop(); <-ended })
 	broker.Join(&s.Kafka)
-	s.Redis.Addrs = []string{cache.Addr()}
+	s.Redis.Addrs, s.Redis.Password = []string{cache.Addr()}, cache.Password()
 	s.Store.Driver, s.Store.Path = "sqlite", filepath.Join(t.TempDir(), "store.db")
 	s.Ingest.Fenced = false
 	return s

@@ -60,7 +60,7 @@ func newRig(t *testing.T) *rig {
 	cache, err := embedded.StartRedis()
 	must(err)
 	broker.Join(&s.Kafka)
-	s.Redis.Addrs = []string{cache.Addr()}
+	s.Redis.Addrs, s.Redis.Password = []string{cache.Addr()}, cache.Password()
 	admin, err := s.Kafka.NewAdmin("tests", quiet)
 	must(err)
 	defer admin.Close()

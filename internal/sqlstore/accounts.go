@@ -40,27 +40,33 @@ func scanUser(r scanner) (User, error) {
 	return u, err
 }
 
-// FoldUsername gives the form in which usernames are compared.
-func FoldUsername(name string) string { return strings.ToLower(name) }
+// errNoForm means that a username has no normal form: its caller has not judged it.
+var errNoForm = errors.New("creating a user: the username has no normal form")
 
-// CreateUser stores a person; ErrTaken where the username is somebody's.
+// CreateUser stores a person whose username has a normal form; ErrTaken where that is in use.
 func (s *Store) CreateUser(ctx context.Context, u User) error {
+	key, ok := NormalUsername(u.Username)
+	if !ok {
+		return errNoForm
+	}
 	_, err := s.exec(ctx, "creating a user",
 		"INSERT INTO users (user_id, username, username_key, nickname, avatar_url, password_hash, created_at, updated_at) VALUES "+rowsOf(1, 8),
-		int64(u.ID), u.Username, FoldUsername(u.Username), u.Nickname, u.AvatarURL, u.PasswordHash, u.CreatedAt, u.UpdatedAt)
+		int64(u.ID), u.Username, key, u.Nickname, u.AvatarURL, u.PasswordHash, u.CreatedAt, u.UpdatedAt)
 	if s.dialect.duplicate(err) {
 		return ErrTaken
 	}
 	return err
 }
 
-// UserByName gives the person with a username, or false.
+// UserByName returns the person with a username, or false. One whose exact name this is comes before one with this
+// normal form.
 func (s *Store) UserByName(ctx context.Context, name string) (User, bool, error) {
-	users, err := s.users(ctx, "username_key = ?", FoldUsername(name))
+	keys := usernameKeys(name)
+	users, err := s.users(ctx, "username_key IN ("+placeholders(len(keys))+") ORDER BY username_key", keys...)
 	if err != nil || len(users) == 0 {
 		return User{}, false, err
 	}
-	return users[0], true, nil
+	return users[0], true, nil // keptMark is below every other first byte
 }
 
 // Users gives people by id, in no order.
@@ -74,10 +80,15 @@ func (s *Store) Users(ctx context.Context, ids []chat.UserID) ([]User, error) {
 	return out, err
 }
 
-// SearchUsers gives people whose username begins with a text, in order of it.
+// SearchUsers returns people whose username begins with a text in its normal form, in order of it. Names that were kept
+// as they are (see KeptUsernames) are not found: they look like those of others.
 func (s *Store) SearchUsers(ctx context.Context, begins string, limit int) ([]User, error) {
+	form, ok := NormalUsername(begins)
+	if !ok {
+		return nil, nil
+	}
 	escape := strings.NewReplacer("!", "!!", "%", "!%", "_", "!_")
-	return s.users(ctx, "username_key LIKE ? ESCAPE '!' ORDER BY username_key LIMIT ?", escape.Replace(FoldUsername(begins))+"%", limit)
+	return s.users(ctx, "username_key LIKE ? ESCAPE '!' ORDER BY username_key LIMIT ?", escape.Replace(form)+"%", limit)
 }
 
 func (s *Store) users(ctx context.Context, where string, args ...any) ([]User, error) {

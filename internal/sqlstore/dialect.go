@@ -26,6 +26,8 @@ type dialect struct {
 	hopeless func(err error) bool
 	// noTable tells whether a table is missing.
 	noTable func(err error) bool
+	// unusual is the condition that a text column has other characters than those of usernames that are registered here.
+	unusual func(column string) string
 }
 
 var mysqlDialect = dialect{
@@ -58,6 +60,7 @@ var mysqlDialect = dialect{
 		var e *mysql.MySQLError
 		return errors.As(err, &e) && e.Number == 1146
 	},
+	unusual: func(column string) string { return column + " REGEXP '[^A-Za-z0-9._-]'" },
 }
 
 var sqliteDialect = dialect{
@@ -85,6 +88,7 @@ var sqliteDialect = dialect{
 		var e *sqlite.Error
 		return errors.As(err, &e) && strings.Contains(e.Error(), "no such table")
 	},
+	unusual: func(column string) string { return column + " GLOB '*[^A-Za-z0-9._-]*'" },
 }
 
 // upsert completes an INSERT: on a conflict of the key, the given columns take the incoming value.

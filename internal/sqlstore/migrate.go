@@ -27,7 +27,8 @@ func (s *Store) provider(db *sql.DB) (*goose.Provider, error) {
 }
 
 // Migrate brings the schema to what this binary knows; it takes the steps that are missing and never goes back. Of
-// several that migrate at once, one does and the others wait for it.
+// several that migrate at once, one does and the others wait for it. Usernames of older versions are brought to their
+// normal form each time: a process of such a version may have registered some since.
 func (s *Store) Migrate(ctx context.Context) error {
 	db, done, err := s.migrating(ctx)
 	if err != nil {
@@ -39,6 +40,9 @@ func (s *Store) Migrate(ctx context.Context) error {
 		return err
 	}
 	if _, err := p.Up(ctx); err != nil {
+		return fmt.Errorf("migrating the store: %w", err)
+	}
+	if err := s.normalizeUsernames(ctx, db); err != nil { // which SQL cannot
 		return fmt.Errorf("migrating the store: %w", err)
 	}
 	return nil

@@ -260,7 +260,7 @@ func (p *Parts) Requests() (*Requests, []ops.Named, error) {
 	}
 	r := &Requests{
 		Heads:    heads.New(p.Settings.Kafka, p.Log, "heads-"+p.ID),
-		Accounts: accounts.New(p.Settings.Auth, p.Guarded, p.IDs, p.Redis, p.Log),
+		Accounts: accounts.New(p.Settings.Auth, p.Guarded, p.IDs, p.Redis, p.Log, accounts.NewMetrics(p.Registry)),
 		Sender:   sender.New(p.Settings.Send, p.Settings.Kafka, commands, p.Redis, p.Guarded, hasher, p.Log, sender.NewMetrics(p.Registry), p.ID),
 	}
 	r.Service = handlers.New(handlers.Parts{

@@ -92,7 +92,7 @@ func instantAPI() http.Handler {
 	cfg := accounts.DefaultConfig()
 	cfg.TokenKey, cfg.AccessTTL = "a token key of the floor, long enough", 12*time.Hour
 	cache := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"}) // nothing here speaks to it
-	acc := accounts.New(cfg, store, &store.ids, cache, log)
+	acc := accounts.New(cfg, store, &store.ids, cache, log, accounts.NewMetrics(prometheus.NewRegistry()))
 	service := handlers.New(handlers.Parts{
 		Config: handlers.DefaultConfig(), Kafka: kafka.DefaultConfig(), Store: store, Accounts: acc, Sender: &instantSender{},
 		Heads: heads.New(kafka.DefaultConfig(), log, "floor"), IDs: &store.ids, Log: log, Registry: prometheus.NewRegistry(),

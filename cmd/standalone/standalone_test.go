@@ -1,0 +1,258 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// output is what a process writes, for several goroutines.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer // guarded by mu
+	up   chan string  // the address, once it is printed
+}
+
+var address = regexp.MustCompile(`listens on (http://[0-9.:]+)`)
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.text.Write(b)
+	if m := address.FindStringSubmatch(string(b)); m != nil {
+		o.up <- m[1]
+	}
+	return len(b), nil
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// start runs standalone in a folder; base is empty where it ends by itself. stop ends it and returns its code and its log.
+func start(t *testing.T, dir string, args ...string) (base string, stop func() (int, string)) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	out, log := &output{up: make(chan string, 1)}, &output{}
+	code := make(chan int, 1)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		code <- Main(ctx, append([]string{"-data.dir=" + dir, "-http.addr=127.0.0.1:0", "-kafka.addr=127.0.0.1:0", "-ops.addr=127.0.0.1:0", "-clickhouse.addr=127.0.0.1:0"}, args...), nil, out, log)
+	}()
+	stop = sync.OnceValues(func() (int, string) {
+		cancel()
+		select {
+		case c := <-code:
+			return c, log.String()
+		case <-time.After(time.Minute):
+			t.Fatal("standalone does not end")
+			return 0, ""
+		}
+	})
+	t.Cleanup(func() { stop() })
+	select {
+	case base = <-out.up:
+	case <-ended:
+	case <-time.After(time.Minute):
+		t.Fatalf("standalone does not come up: %s", log)
+	}
+	return base + "/v1", stop
+}
+
+func post(t *testing.T, base, path, token, body string) (int, string) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, base+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; { // its listener is open before it serves
+		res, err := http.DefaultClient.Do(r.Clone(t.Context()))
+		if err == nil {
+			defer func() { _ = res.Body.Close() }()
+			var text bytes.Buffer
+			_, _ = text.ReadFrom(res.Body)
+			return res.StatusCode, text.String()
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
+
+func open(t *testing.T, dir string) (list []string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		i, err := d.Info()
+		if err == nil && i.Mode().Perm()&0o077 != 0 {
+			list = append(list, path+" "+i.Mode().String())
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+func TestStandalone_ClosesItsDataToOthers(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	if err := os.Mkdir(dir, 0o755); err != nil { //nolint:gosec // an open folder is what is tested
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // whatever the umask is
+		t.Fatal(err)
+	}
+	_, stop := start(t, dir)
+	for _, file := range []string{"tideline.db", "tideline.db-wal", "kafka", "token-key", "admin-token", "hash-key"} {
+		if _, err := os.Stat(filepath.Join(dir, file)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if list := open(t, dir); len(list) > 0 {
+		t.Errorf("open to others: %v", list)
+	}
+	stop()
+
+	// As an older version left it.
+	for _, file := range []string{"tideline.db", "kafka", "kafka/topics.json", "."} {
+		if err := os.Chmod(filepath.Join(dir, file), 0o755); err != nil { //nolint:gosec // the same
+			t.Fatal(err)
+		}
+	}
+	_, stop = start(t, dir)
+	if list := open(t, dir); len(list) > 0 {
+		t.Errorf("open to others: %v", list)
+	}
+	if code, log := stop(); code != 0 || !strings.Contains(log, "the data directory was open to others") {
+		t.Errorf("ended with %d: %s", code, log)
+	}
+}
+
+func TestStandalone_LeavesAnOpenFolderOfOthersAlone(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "theirs"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // an open folder is what is tested
+		t.Fatal(err)
+	}
+	_, stop := start(t, dir)
+	if code, log := stop(); code != 1 || !strings.Contains(log, "open to others") {
+		t.Errorf("ended with %d: %s", code, log)
+	}
+	if list := open(t, dir); len(list) != 1 {
+		t.Errorf("the folder was changed: %v", list)
+	}
+}
+
+func TestStandalone_RefusesKeysThatAreCutShort(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	_, stop := start(t, dir)
+	stop()
+	for _, name := range []string{"token-key", "admin-token", "hash-key", "clickhouse-password"} {
+		path := filepath.Join(dir, name)
+		whole, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range []int{0, 1, 5, 15, len(whole) - 2} {
+			if err := os.WriteFile(path, whole[:n], 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_, stop := start(t, dir)
+			if code, log := stop(); code != 1 || !strings.Contains(log, name+" is cut short") || n > 4 && strings.Contains(log, string(whole[:n])) {
+				t.Errorf("%s with %d bytes: ended with %d: %s", name, n, code, log)
+			}
+		}
+		if err := os.WriteFile(path, whole, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, stop = start(t, dir)
+	if code, log := stop(); code != 0 {
+		t.Errorf("with whole keys it ended with %d: %s", code, log)
+	}
+}
+
+func TestStandalone_MakesNoHashKeyWhileThereAreMessages(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	hashKey := filepath.Join(dir, "hash-key")
+	_, stop := start(t, dir)
+	stop()
+	if err := os.Remove(hashKey); err != nil {
+		t.Fatal(err)
+	}
+	base, stop := start(t, dir) // nothing was said
+	if status, body := post(t, base, "/users", "", `{"username":"ada","password":"correct horse"}`); status != 201 {
+		t.Fatal(body)
+	}
+	_, body := post(t, base, "/sessions", "", `{"username":"ada","password":"correct horse","platform":"bot"}`)
+	token := regexp.MustCompile(`"access_token":"([^"]*)"`).FindStringSubmatch(body)
+	if token == nil {
+		t.Fatal(body)
+	}
+	if status, body := post(t, base, "/groups", token[1], `{"name":"Harbour"}`); status != 201 {
+		t.Fatal(body)
+	}
+	stop()
+	key, err := os.ReadFile(hashKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(hashKey); err != nil {
+		t.Fatal(err)
+	}
+	_, stop = start(t, dir)
+	if code, log := stop(); code != 1 || !strings.Contains(log, "hash-key is missing while messages exist") {
+		t.Errorf("ended with %d: %s", code, log)
+	}
+	if _, err := os.Stat(hashKey); err == nil {
+		t.Error("the key was made all the same")
+	}
+	if err := os.WriteFile(hashKey, key, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, stop = start(t, dir)
+	if code, log := stop(); code != 0 {
+		t.Errorf("with its key it ended with %d: %s", code, log)
+	}
+}
+
+func TestStandalone_HasTheSettingsOfAccounts(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	const admin = "an administrators' token"
+	base, stop := start(t, dir, "-auth.registration=false", "-auth.admin-token="+admin)
+	if status, body := post(t, base, "/users", "", `{"username":"ada","password":"correct horse"}`); status != 403 || !strings.Contains(body, "forbidden") {
+		t.Errorf("registration is closed and answers %d: %s", status, body)
+	}
+	if status, body := post(t, base, "/admin/users", admin, `{"users":[{"external_id":"a","nickname":"A"}]}`); status != 200 {
+		t.Errorf("the administrators' token is refused: %d %s", status, body)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "admin-token")); err == nil {
+		t.Error("a token was kept although one was set")
+	}
+	stop()
+	for _, bad := range []string{"-auth.admin-token=short", "-auth.token-key=short", "-auth.logins-per-minute=0", "-auth.access-ttl=1ms"} {
+		_, stop := start(t, dir, bad)
+		if code, log := stop(); code != 2 || !strings.Contains(log, "auth.") {
+			t.Errorf("%s: ended with %d: %s", bad, code, log)
+		}
+	}
+}

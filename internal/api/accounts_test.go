@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
+	"github.com/gorilla/websocket"
 )
 
 func TestUsers_RegisterOnceWhateverTheCase(t *testing.T) {
@@ -194,6 +196,95 @@ func TestSessions_EndAtLogout(t *testing.T) {
 	p.get("/users/me").refused(401, "session_revoked", "")
 	p.call("DELETE", "/sessions/current", nil).refused(401, "session_revoked", "")
 	p.renew(refresh).refused(401, "session_revoked", "")
+}
+
+func TestUsers_ChangeTheirPassword(t *testing.T) {
+	p := join(t, "ada")
+	other := p.token
+	p.login()
+	socket, _, err := websocket.DefaultDialer.DialContext(t.Context(), strings.Replace(p.base, "http", "ws", 1)+"/ws", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = socket.Close() }()
+	if err := socket.WriteJSON(m{"op": "auth", "id": "1", "token": other}); err != nil {
+		t.Fatal(err)
+	}
+	if _, frame, err := socket.ReadMessage(); err != nil || strings.Contains(string(frame), "error") {
+		t.Fatalf("%s, %v", frame, err)
+	}
+	const fresh = "a longer phrase of mine"
+	path, name := "/users/me/password", key()
+	p.call("PUT", path, m{"current_password": "wrong word", "new_password": fresh}).refused(401, "invalid_credentials", "current_password")
+	p.call("PUT", path, m{"current_password": password, "new_password": "password1"}).refused(400, "invalid_field", "new_password")
+	p.call("PUT", path, m{"current_password": password, "new_password": p.name}).refused(400, "invalid_field", "new_password")
+	for range 2 { // the second is a retry
+		p.call("PUT", path, m{"current_password": password, "new_password": fresh, "client_msg_id": name}).must(204)
+	}
+	_ = socket.SetReadDeadline(time.Now().Add(patience))
+	for err = nil; err == nil; {
+		_, _, err = socket.ReadMessage()
+	}
+	if !websocket.IsCloseError(err, 4501) {
+		t.Errorf("a socket of another session ended with %v, want 4501", err)
+	}
+	p.get("/users/me").must(200)
+	mine := p.token
+	p.token = other
+	p.get("/users/me").refused(401, "session_revoked", "")
+	p.token = ""
+	p.call("POST", "/sessions", m{"username": p.name, "password": password, "platform": "web"}).refused(401, "invalid_credentials", "")
+	second := p.call("POST", "/sessions", m{"username": p.name, "password": fresh, "platform": "web", "device_id": "tablet"}).must(201)
+
+	p.token = mine
+	var list struct {
+		Sessions []struct {
+			ID      string `json:"session_id"`
+			Device  string `json:"device_id"`
+			Current bool   `json:"current"`
+		} `json:"sessions"`
+	}
+	p.get("/sessions").must(200).into(&list)
+	if len(list.Sessions) != 2 || list.Sessions[0].Device != "tablet" || list.Sessions[0].Current || !list.Sessions[1].Current {
+		t.Fatalf("sessions are %+v", list)
+	}
+	stranger := join(t, "eve")
+	stranger.call("DELETE", "/sessions/"+list.Sessions[0].ID, nil).refused(404, "not_found", "session_id")
+	stranger.call("DELETE", "/sessions/77", nil).refused(404, "not_found", "session_id")
+	for range 2 {
+		p.call("DELETE", "/sessions/"+list.Sessions[0].ID, nil).must(204)
+	}
+	p.token = second.text("access_token")
+	p.get("/users/me").refused(401, "session_revoked", "")
+}
+
+func TestUsers_LogInByTheNormalFormOfTheirName(t *testing.T) {
+	p := join(t, "ada")
+	p.token = ""
+	for name, status := range map[string]int{
+		p.name: 201, strings.ToUpper(p.name): 201, "ａ" + p.name[1:]: 201, p.name + " ": 401, " " + p.name: 401, p.name + "\u00a0": 401, p.name + "\u200b": 401, p.name + "\u202e": 401, p.name + "\t": 401,
+	} {
+		p.call("POST", "/sessions", m{"username": name, "password": password, "platform": "web"}).must(status)
+	}
+	for _, name := range []string{"bad ", " bad", "bad\u200b", "b\u202ead", "ｂａｄ"} {
+		p.call("POST", "/users", m{"username": name, "password": password}).refused(400, "invalid_field", "username")
+	}
+}
+
+func TestNames_WithNothingToSeeOrTurnedAreRefused(t *testing.T) {
+	p := join(t, "ada")
+	g := p.group()
+	for _, name := range []string{"\u200b", "\u2060\ufeff", "\u3164", "ada\u202enimda", "\u2066x\u2069"} {
+		p.call("PATCH", "/users/me", m{"nickname": name}).refused(400, "invalid_field", "nickname")
+		p.call("POST", "/groups", m{"name": name}).refused(400, "invalid_field", "name")
+		p.call("PATCH", "/groups/"+g, m{"name": name}).refused(400, "invalid_field", "name")
+		p.call("PATCH", "/groups/"+g+"/members/me", m{"nickname": name}).refused(400, "invalid_field", "nickname")
+	}
+	p.call("POST", "/conversations/"+g+"/messages", words("\u200b\u200d")).refused(400, "invalid_field", "content.text")
+	for _, url := range []string{"http://example.org/a.png", "https://127.0.0.1/", "https://ada:hush@example.org/", "https://localhost/"} {
+		p.call("PATCH", "/users/me", m{"avatar_url": url}).refused(400, "invalid_field", "avatar_url")
+		p.call("PATCH", "/groups/"+g, m{"avatar_url": url}).refused(400, "invalid_field", "avatar_url")
+	}
 }
 
 func TestSessions_TakeNoTokenThatIsNotOurs(t *testing.T) {

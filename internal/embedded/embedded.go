@@ -88,7 +88,7 @@ func (b *Broker) Run(ctx context.Context) error {
 }
 
 // Redis is a Redis in memory: it may lose everything at any time, and does at every start. Every process of this machine
-// reaches its port, so it has a password that only this process knows.
+// reaches its port, so it has a password, which is another one at each start.
 type Redis struct {
 	server   *miniredis.Miniredis
 	password config.Secret

@@ -34,6 +34,7 @@ func installation(t *testing.T) string {
 	write(t, filepath.Join(dir, AdminToken), "admin/secret\n")
 	write(t, filepath.Join(dir, ClickHouseOwnerPassword), "p@ss word\n")
 	write(t, filepath.Join(dir, SecretFile), "log/secret\n")
+	write(t, filepath.Join(dir, RedisPassword), "hush\n")
 	r := Reach{Topics: map[string]string{"kafka.partitions": "3"}, Addresses: map[string]string{"kafka.brokers": "127.0.0.1:1", "archive.addr": "http://127.0.0.1:2/tideline"}}
 	if err := r.Write(dir); err != nil {
 		t.Fatal(err)
@@ -48,12 +49,13 @@ func TestOpenFolder_HasAddressesAndSecretsOfARunningStandaloneOnly(t *testing.T)
 		t.Fatalf("stopped: %+v, %v", f, err)
 	}
 
-	lock, err := Lock(dir)
+	lock, err := Lock(dir, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	f, err = OpenFolder(dir)
-	if err != nil || !f.Running || f.Settings["kafka.brokers"] != "127.0.0.1:1" || f.Settings["import.admin-token"] != "admin/secret" || f.Settings["kafka.password"] != "log/secret" ||
+	if err != nil || !f.Running || f.Settings["kafka.brokers"] != "127.0.0.1:1" || f.Settings["import.admin-token"] != "admin/secret" ||
+		f.Settings["kafka.password"] != "log/secret" || f.Settings["redis.password"] != "hush" ||
 		f.Settings["archive.addr"] != "http://default:p%40ss%20word@127.0.0.1:2/tideline" {
 		t.Fatalf("running: %+v, %v", f, err)
 	}
@@ -89,19 +91,19 @@ func TestOpenFolder_RefusesWhatIsNoInstallation(t *testing.T) {
 func TestLock_OutlastsACommandThatLooksAndRefusesASecondProcess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
-		first, err := Lock(dir)
+		first, err := Lock(dir, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
 		began := time.Now()
-		if _, err := Lock(dir); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), "data.dir") || time.Since(began) < lockPatience {
+		if _, err := Lock(dir, slog.New(slog.DiscardHandler)); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), "data.dir") || time.Since(began) < lockPatience {
 			t.Fatalf("after %s: %v", time.Since(began), err)
 		}
 		go func() {
 			time.Sleep(lockPatience / 2)
 			_ = first.Close()
 		}()
-		second, err := Lock(dir)
+		second, err := Lock(dir, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -45,7 +45,12 @@ func makePrivate(dir string) (closed bool, err error) {
 			return false, fmt.Errorf("%w: %s has mode %04o and files that are not ours; name a folder of its own, or close it with chmod 700", ErrNotPrivate, dir, info.Mode().Perm())
 		}
 	}
-	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+	inside, err := os.OpenRoot(root) // whatever is moved meanwhile, nothing outside is touched
+	if err != nil {
+		return false, fmt.Errorf("opening the data directory: %w", err)
+	}
+	defer func() { _ = inside.Close() }()
+	err = fs.WalkDir(inside.FS(), ".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil
@@ -64,7 +69,7 @@ func makePrivate(dir string) (closed bool, err error) {
 		}
 		if i.Mode()&othersMay != 0 {
 			closed = true
-			return os.Chmod(path, i.Mode()&^othersMay)
+			return inside.Chmod(path, i.Mode()&^othersMay)
 		}
 		return nil
 	})

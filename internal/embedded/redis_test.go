@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 
@@ -24,8 +25,9 @@ func TestRedis_AnswersOnlyWithItsPassword(t *testing.T) {
 	}
 	t.Cleanup(func() {
 		stop()
-		<-ended
-		<-ended
+		if err := errors.Join(<-ended, <-ended); err != nil {
+			t.Error(err)
+		}
 	})
 	ask := func(password string) error {
 		client := redis.NewClient(&redis.Options{Addr: one.Addr(), Password: password, MaxRetries: -1})

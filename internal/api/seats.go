@@ -74,7 +74,8 @@ func (s *Server) isAdminToken(token string) bool {
 
 // seatsOf returns the seats of a request: calls that hash a password have their own.
 func (s *Server) seatsOf(c *gin.Context) (seats chan struct{}, reason string) {
-	if c.Request.Method == http.MethodPost && (c.FullPath() == "/v1/sessions" || c.FullPath() == "/v1/users") {
+	if c.Request.Method == http.MethodPost && (c.FullPath() == "/v1/sessions" || c.FullPath() == "/v1/users") ||
+		c.Request.Method == http.MethodPut && c.FullPath() == "/v1/users/me/password" {
 		return s.logins, "logins"
 	}
 	return s.seats, "seats"

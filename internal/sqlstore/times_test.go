@@ -40,7 +40,7 @@ func fillTimesOfOld(tb testing.TB, s *Store) {
 	if s.dialect != &sqliteDialect {
 		files = mysql.Files
 	}
-	text, err := files.ReadFile("00008_times.sql")
+	text, err := files.ReadFile("00006_times.sql")
 	if err != nil {
 		tb.Fatal(err)
 	}

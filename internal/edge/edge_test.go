@@ -5,17 +5,18 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"testing"
 )
 
 func request(remote string, headers ...string) *http.Request {
 	r := httptest.NewRequest(http.MethodPost, "http://attacker.example/v1/sessions", nil)
 	r.RemoteAddr = remote
-	for i := 0; i < len(headers); i += 2 {
-		if headers[i] == "Host" {
-			r.Host = headers[i+1]
+	for h := range slices.Chunk(headers, 2) {
+		if h[0] == "Host" {
+			r.Host = h[1]
 		} else {
-			r.Header.Add(headers[i], headers[i+1])
+			r.Header.Add(h[0], h[1])
 		}
 	}
 	return r

@@ -135,7 +135,7 @@ func TestListeners_NameTheirSettingWhenThePortIsInUse(t *testing.T) {
 	if err := engine.CheckAddr(); err == nil || !strings.HasPrefix(err.Error(), "clickhouse.addr: listen tcp "+addr) {
 		t.Errorf("the engine: %v", err)
 	}
-	for _, wrong := range []string{"nowhere", "127.0.0.1:http-alt"} {
+	for _, wrong := range []string{"nowhere", "127.0.0.1:no-such-service"} {
 		if _, err := StartBroker(t.TempDir(), wrong, "secret", kafka.MaxUnpackedBytes, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "kafka.addr: ") {
 			t.Errorf("the broker on %q: %v", wrong, err)
 		}

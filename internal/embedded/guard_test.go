@@ -354,7 +354,7 @@ func TestGuard_AnswersInOrder(t *testing.T) {
 	}
 	go func() { _, _ = c.Write(all) }()
 	for i := range int32(n) {
-		var resp kmsg.Response = meta.ResponseKind()
+		resp := meta.ResponseKind()
 		if i%2 == 1 {
 			resp = deletion.ResponseKind()
 		}

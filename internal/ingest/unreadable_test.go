@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,8 +16,8 @@ import (
 )
 
 func headers(pairs ...string) (list []kgo.RecordHeader) {
-	for i := 0; i < len(pairs); i += 2 {
-		list = append(list, kgo.RecordHeader{Key: pairs[i], Value: []byte(pairs[i+1])})
+	for p := range slices.Chunk(pairs, 2) {
+		list = append(list, kgo.RecordHeader{Key: p[0], Value: []byte(p[1])})
 	}
 	return list
 }

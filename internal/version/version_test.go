@@ -3,13 +3,14 @@ package version
 import (
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"testing"
 )
 
 func TestFromStamp_ShortensTheCommitAndMarksChanges(t *testing.T) {
 	stamp := func(keysAndValues ...string) (s []debug.BuildSetting) {
-		for i := 0; i < len(keysAndValues); i += 2 {
-			s = append(s, debug.BuildSetting{Key: keysAndValues[i], Value: keysAndValues[i+1]})
+		for kv := range slices.Chunk(keysAndValues, 2) {
+			s = append(s, debug.BuildSetting{Key: kv[0], Value: kv[1]})
 		}
 		return s
 	}

@@ -38,6 +38,7 @@ func commands() []command {
 		{"archive fill", "make the archive's messages anew from the store, while no archiver runs", fillArchive},
 		{"parked list", "list the records that the store could never take", listParked},
 		{"parked replay", "try each of them again: what can be stored now is put where it belongs", replayParked},
+		{"parked drop", "remove one of them for good, named by topic, partition and offset: a record that no version can apply", dropParked},
 		{"fsck", "go through the stores and the log and report every promise that is broken (see docs/fsck.md); changes nothing", checkAll},
 		{"health", "ask the process behind ops.addr whether it is ready", health},
 		{"version", "print the version of this build", printVersion},

@@ -160,6 +160,14 @@ func (w *world) breakStore(t *testing.T) {
 	add("something was changed by nobody", sql("UPDATE timeline SET changes = 3 WHERE conversation_id = ? AND seq = 2", g), sql("UPDATE timeline SET changes = 0 WHERE conversation_id = ? AND seq = 2", g), breach("targets", whole))
 	add("content is another one", sql(`UPDATE timeline SET content = '{"text":"won"}' WHERE conversation_id = ? AND seq = 2`, g), sql(`UPDATE timeline SET content = '{"text":"one"}' WHERE conversation_id = ? AND seq = 2`, g),
 		w.andArchived(breach("archive-content", tableAt("clickhouse messages", 2, "")), breach("log-store", w.logged(2)))...)
+	for what, content := range map[string]string{
+		"has too many levels": `{"a":` + strings.Repeat("[", chat.MaxContentDepth) + strings.Repeat("]", chat.MaxContentDepth) + "}",
+		"has a long number":   `{"a":1` + strings.Repeat("0", chat.MaxContentNumberBytes) + "}",
+		"is infinite":         `{"a":1e400}`, "has a key twice": `{"a":1,"a":2}`, "has half of a surrogate pair": `{"a":"\ud800"}`,
+	} {
+		add("content "+what, sql("UPDATE timeline SET content = ? WHERE conversation_id = ? AND seq = 2", content, g), sql(`UPDATE timeline SET content = '{"text":"one"}' WHERE conversation_id = ? AND seq = 2`, g),
+			w.andArchived(breach("archive-content", tableAt("clickhouse messages", 2, "")), breach("content", seqAt(2)), breach("log-store", w.logged(2)))...)
+	}
 	drop, again := "DROP INDEX timeline_client", "CREATE UNIQUE INDEX timeline_client ON timeline (conversation_id, sender_id, client_msg_id)"
 	if w.s.Store.Driver == "mysql" {
 		drop += " ON timeline"

@@ -6,14 +6,17 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tideline/internal/fsck"
 	"tideline/internal/kafka"
+	"tideline/internal/sqlstore"
 	"tideline/internal/wire"
 	"tideline/pkg/chat"
+	"tideline/pkg/timeline"
 )
 
 // What was written to a log stays: each test of these has a world of its own, and each breach is found beside those
@@ -186,6 +189,64 @@ func TestRun_FindsAnInboundRecordWithoutAnOutcome(t *testing.T) {
 	e := &chat.Event{Kind: chat.KindProgress, InboundOffset: offset + 1}
 	w.produce(kafka.TopicMessages, home, "", wire.EncodeEvent(e), kgo.RecordHeader{Key: kafka.HeaderKind, Value: []byte("progress")})
 	w.breaks(t, "passed", nil, running, func() {}, nil, breach("outcomes", at))
+}
+
+// An event of a kind that this version does not know has no row. It is lost unless it is parked.
+func TestRun_FindsAnEventOfAnUnknownKindThatIsNotKept(t *testing.T) {
+	w := newWorld(t, embeddedSettings(t))
+	before := foundIn(w.run(nil))
+	unknown := w.event(15, 5, 1000)
+	unknown.Kind, unknown.Message = 250, nil
+	var at fsck.Place
+	w.breakLog(t, "it has no row", &before, func() []string {
+		at = w.number(unknown)
+		w.exec("UPDATE timeline_positions SET messages_next = ? WHERE partition_id = ?", *at.Offset+1, home)
+		return []string{breach("log-store", at)}
+	})
+	before = nil
+	w.breakLog(t, "it is parked", &before, func() []string {
+		w.exec("INSERT INTO parked (topic, partition_id, record_offset, reason, record_key, record, parked_at, conversation_id, seq, kind) VALUES ('im.messages', ?, ?, 'why', ?, ?, 1, ?, 15, 250)",
+			home, *at.Offset, []byte(group.String()), wire.EncodeEvent(unknown), group.Bytes())
+		w.exec("UPDATE conversations SET max_seq = 15 WHERE conversation_id = ?", group.Bytes())
+		return []string{breach("parked", offsetAt(kafka.TopicMessages, home, *at.Offset))}
+	})
+}
+
+// The highest times stay exact where the head passes a parked event, and where that is put back in front of others.
+func TestRun_FindsTheTimesExactAroundAParkedEvent(t *testing.T) {
+	w := newWorld(t, embeddedSettings(t))
+	owner, err := sqlstore.Open(t.Context(), w.s.Store)
+	w.must(err)
+	defer func() { w.must(owner.Close()) }()
+	late, early := w.event(15, 6, 1000), w.event(16, 7, 1001)
+	late.SentAt = time.Now().Add(time.Hour).UnixMilli()
+	place := w.number(late)
+	w.number(early)
+	write := func(next int64, entries ...timeline.Entry) {
+		positions, err := owner.Positions(t.Context(), []int32{home})
+		w.must(err)
+		to := positions[0]
+		to.MessagesNext = max(to.MessagesNext, next)
+		_, err = owner.Apply(t.Context(), positions[0], to, entries)
+		w.must(err)
+		w.must(w.redis.FlushDB(t.Context()).Err()) // the sets are filled again from the store
+	}
+	var before []string
+	w.breakLog(t, "it is parked", &before, func() []string {
+		w.must(owner.Park(t.Context(), sqlstore.Parked{Topic: kafka.TopicMessages, Partition: home, Offset: *place.Offset, Reason: "why", Record: wire.EncodeEvent(late), Conversation: group, Seq: 15}))
+		write(*place.Offset+2, timeline.Pass(*place.Offset, late), timeline.Entry{Offset: *place.Offset + 1, Event: *early})
+		return []string{breach("parked", offsetAt(kafka.TopicMessages, home, *place.Offset))}
+	})
+	w.breakLog(t, "it is put back", &before, func() []string {
+		write(0, timeline.Entry{Offset: *place.Offset, Event: *late})
+		w.must(owner.Unpark(t.Context(), kafka.TopicMessages, home, *place.Offset))
+		return nil
+	})
+	highs, err := owner.HighTimes(t.Context(), group, 15, 16)
+	w.must(err)
+	if len(highs) != 1 || highs[16] != late.SentAt {
+		t.Errorf("the highest times apart from their rows' own are %v, want that of 15 at 16", highs)
+	}
 }
 
 // What retention has removed cannot be looked at, and is no breach; unless somebody had not come so far.

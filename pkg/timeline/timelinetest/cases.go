@@ -47,6 +47,7 @@ var cases = []struct {
 	{"TheLargestMessageComesBackAsItWas", theLargestMessage},
 	{"SeqAtIsExactForTimesOutOfOrder", seqAtIsExact},
 	{"SeqAtIsExactAroundARowThatIsFilledLater", seqAtAroundARowFilledLater},
+	{"SeqAtIsExactAroundAPassedNumber", seqAtAroundAPassedNumber},
 	{"LastAtIsTheTimeOfNumbering", lastAtIsTheTimeOfNumbering},
 }
 
@@ -376,7 +377,7 @@ func aPassedNumberOutOfPlace(t *testing.T, d *desk) {
 	}
 }
 
-// An owner at work gives a number that it does not know to be used; in the same batch or in a later one, and whatever follows.
+// An owner at work assigns a number that it does not know to be used; in the same batch or in a later one, and whatever follows.
 func anEventInsteadOfWhatWasPassed(t *testing.T, d *desk) {
 	d.apply(d.create())
 	for i, together := range []bool{true, false} {
@@ -597,6 +598,53 @@ func seqAtAroundARowFilledLater(t *testing.T, d *desk) {
 	d.seqAt(map[int64]int64{20: 2, 21: 3, 40: 3, 60: 3, 61: 6, 70: 6, 71: 0})
 	d.apply(d.sentAt(65, 90)...)
 	d.seqAt(map[int64]int64{61: 6, 71: 9, 90: 9, 91: 0})
+}
+
+// A number that was passed has no time of its own, whatever its record says. It has one once its event is put back: below the
+// head, at the head, or in its place by an owner that did not know the number to be used.
+func seqAtAroundAPassedNumber(t *testing.T, d *desk) {
+	create := d.create()
+	create.SentAt = 1
+	all := d.sentAt(20, 60, 10, 40, 30, 90) // 2 to 7
+	highAt := func(when string, want int64) {
+		t.Helper()
+		if head := d.head(); head.HighAt != want {
+			t.Errorf("%s the head's highest time is %d, want %d", when, head.HighAt, want)
+		}
+	}
+	putBack := func(offset int64, e *chat.Event) {
+		t.Helper()
+		if _, err := d.store.Apply(d.ctx, d.at, d.at, []timeline.Entry{{Offset: offset, Event: *e}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.apply(create, all[0])
+	below := d.at.MessagesNext
+	d.write(timeline.Pass(0, all[1]), timeline.PassUnreadable(0, group, 4, 9999))
+	highAt("after two passed numbers", 20)
+	d.seqAt(map[int64]int64{1: 1, 20: 2, 21: 0, 9999: 0})
+
+	d.apply(all[3])
+	highAt("after an event behind them", 40)
+	d.seqAt(map[int64]int64{20: 2, 21: 5, 40: 5, 41: 0})
+
+	putBack(below, all[1]) // its time is later than that of the row behind it
+	highAt("after the first was put back", 60)
+	d.seqAt(map[int64]int64{20: 2, 21: 3, 40: 3, 60: 3, 61: 0})
+
+	atHead := d.at.MessagesNext
+	d.write(timeline.Pass(0, all[4]))
+	putBack(atHead, all[4])
+	highAt("after the head's event was put back", 60)
+	d.seqAt(map[int64]int64{21: 3, 60: 3, 61: 0})
+
+	d.write(timeline.PassUnreadable(0, group, 7, 9999), timeline.Entry{Event: *all[5]})
+	highAt("after an event in place of a passed number", 90)
+	d.seqAt(map[int64]int64{60: 3, 61: 7, 90: 7, 91: 0})
+
+	d.apply(all[2]) // into the gap that is left
+	highAt("after the gap was filled", 90)
+	d.seqAt(map[int64]int64{1: 1, 2: 2, 20: 2, 21: 3, 60: 3, 61: 7, 90: 7, 91: 0})
 }
 
 func lastAtIsTheTimeOfNumbering(t *testing.T, d *desk) {

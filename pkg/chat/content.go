@@ -215,6 +215,11 @@ func (s *contentScan) string() (raw []byte, fault string) {
 		return nil, faultNotJSON
 	}
 	start := s.at
+	// Most strings have no escape, and most content is one such string.
+	if n := bytes.IndexByte(s.text[start+1:], '"'); n >= 0 && bytes.IndexByte(s.text[start+1:start+1+n], '\\') < 0 {
+		s.at = start + n + 2
+		return s.text[start:s.at], ""
+	}
 	for s.at++; s.at < len(s.text); s.at++ {
 		switch s.text[s.at] {
 		case '"':

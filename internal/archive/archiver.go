@@ -313,7 +313,7 @@ func (o *partition) hold(unknown error) error {
 	return unknown
 }
 
-// entries gives the events that are rows; progress records are none.
+// entries returns the events that are rows; progress records are none.
 func (o *partition) entries(records []*kgo.Record) []timeline.Entry {
 	entries := make([]timeline.Entry, 0, len(records))
 	for _, r := range records {

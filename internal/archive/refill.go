@@ -39,7 +39,7 @@ type CompareEngine interface {
 
 // Compare makes the archiver compare each partition with the store before it goes on there for the first time. An archive that
 // has less than its position says has lost rows: the position is in the store, and is no help to ClickHouse. The loss is
-// logged, counted and told by Health; with archive.refill=auto the partition is filled again. Call it before Run.
+// logged, counted and reported by Health; with archive.refill=auto the partition is filled again. Call it before Run.
 func (a *Archiver) Compare(store CompareStore, engine CompareEngine) {
 	a.compare = &comparison{store: store, engine: engine, seen: map[string]bool{}, lost: map[string]int64{}}
 }
@@ -154,14 +154,20 @@ func (o *partition) missingMarks(ctx context.Context) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
+	return o.missingOf(ctx, start, rows, last)
+}
+
+// missingOf judges what the archive has of a partition of im.receipts whose log begins at start.
+func (o *partition) missingOf(ctx context.Context, start, rows, last int64) (int64, error) {
 	if archived := o.at.Next - start; archived > 0 && last < start {
 		return archived, nil
 	}
-	if rows > 0 {
+	if last >= 0 {
 		return 0, nil
 	}
+	// It has at most what a refill inserted, which a crash may have cut short.
 	marks, err := o.storedMarks(ctx, o.at.Next)
-	return int64(len(marks)), err
+	return max(0, int64(len(marks))-rows), err
 }
 
 // storedMarks returns the last mark of each person and conversation of the partition that came before an offset of im.receipts.

@@ -19,12 +19,13 @@ type counts struct {
 	FillStore
 	FillEngine
 	events, stored, rows int64
+	marks                []sqlstore.StoredMark
 }
 
 func (c *counts) PartitionEvents(context.Context, string, int32) (int64, error) { return c.events, nil }
 
 func (c *counts) StoredMarks(context.Context, timeline.MemberKey, int) ([]sqlstore.StoredMark, error) {
-	return nil, nil
+	return c.marks, nil
 }
 
 func (c *counts) Positions(context.Context, []int32) ([]timeline.Position, error) {
@@ -75,6 +76,31 @@ func TestCompare_SaysWhatIsMissingAndNoMore(t *testing.T) {
 				if got := testutil.ToFloat64(a.metrics.lost.WithLabelValues(kafka.TopicMessages, "3")); got != float64(c.missing) {
 					t.Errorf("the metric is %v, want %d", got, c.missing)
 				}
+			}
+		})
+	}
+}
+
+// A refill of marks that a crash cut short leaves rows, none of them with an offset of the log.
+func TestCompare_NoticesAPartOfAFillOfMarks(t *testing.T) {
+	marks := []sqlstore.StoredMark{{Offset: 3}, {Offset: 5}, {Offset: 9}, {Offset: 12}} // the last is not archived yet
+	for name, c := range map[string]struct{ start, rows, last, missing int64 }{
+		"nothing is there, nor in the log":         {start: 10, last: -1, missing: 3},
+		"a part was filled, nothing is in the log": {start: 10, rows: 2, last: -1, missing: 1},
+		"all was filled":                           {start: 10, rows: 3, last: -1},
+		"a mark that was filled has moved since":   {start: 10, rows: 4, last: -1},
+		"a part was filled, the log has more":      {start: 6, rows: 2, last: -1, missing: 4},
+		"it goes on from the log":                  {start: 6, rows: 5, last: 9},
+	} {
+		t.Run(name, func(t *testing.T) {
+			kafkaConfig := kafka.DefaultConfig()
+			kafkaConfig.Partitions = 1
+			store := &counts{marks: marks}
+			a := New(DefaultConfig(), kafkaConfig, store, nil, slog.New(slog.DiscardHandler), NewMetrics(prometheus.NewRegistry()), "t")
+			a.Compare(store, store)
+			o := &partition{Archiver: a, topic: kafka.TopicReceipts, at: sqlstore.ArchivePosition{Next: 10}}
+			if missing, err := o.missingOf(t.Context(), c.start, c.rows, c.last); err != nil || missing != c.missing {
+				t.Errorf("%d are missing, want %d; %v", missing, c.missing, err)
 			}
 		})
 	}

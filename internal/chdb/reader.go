@@ -27,7 +27,7 @@ const (
 	// readGrowth is how much the process may grow while a statement runs. The engine does not count the text of a result as
 	// memory of the statement, and a row can have column names of 200 KB.
 	readGrowth = readMemory + readMemory/2
-	// readRows and readBytes bound a result; whoever wants more pages through it.
+	// readRows and readBytes bound a result; a larger one is read in pages.
 	readRows  = 1_000_000
 	readBytes = 256 << 20
 	// readSpill bounds what sorts and joins write to the disk.

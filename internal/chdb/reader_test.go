@@ -297,7 +297,7 @@ func TestReader_IsRefusedEverythingElse(t *testing.T) {
 	}
 }
 
-// A function may stand in many places of a statement: the tree must show each of them.
+// A function may be in many places of a statement: the tree must show each of them.
 func TestReader_IsRefusedAFunctionWhereverItStands(t *testing.T) {
 	w := newWorld(t)
 	const f = "toUInt64(length(file('/etc/hostname')))"
@@ -476,7 +476,7 @@ func TestReader_IsBounded(t *testing.T) {
 	w.refused("SELECT number FROM numbers(1000001)", nil, "396")
 	w.refused("SELECT repeat(toString(number), 1000000) FROM numbers(100000)", nil, "241")
 	w.refused("SELECT repeat('x', 1000000) FROM numbers(1000)", nil, "396", "241", "159")
-	// Not a setting of the engine bounds this one: a long name stands in each row.
+	// Not a setting of the engine bounds this one: a long name is in each row.
 	w.refused("SELECT number AS `"+strings.Repeat("x", 200_000)+"` FROM numbers(500000) FORMAT JSONEachRow", nil, "241", "159")
 	if got := w.must(readerPassword, "SELECT count() FROM messages", nil); got != "20006\n" {
 		t.Errorf("afterwards: %q", got)

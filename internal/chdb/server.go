@@ -96,7 +96,7 @@ const maxReads = 8
 // writeWait is how long a client may take to read its result: it has its seat until then.
 const writeWait = 2 * time.Minute
 
-// role is what a password stands for.
+// role is what a password permits.
 type role int
 
 const (
@@ -227,7 +227,7 @@ func (q *request) encode(result []byte) ([]byte, error) {
 	return transcode(result, q.revision, q.compress)
 }
 
-// role returns what the request's password stands for; user names do not matter. Both passwords are always compared, so
+// role returns what the request's password permits; user names do not matter. Both passwords are always compared, so
 // that the time does not say which of them was closer.
 func (s *Server) role(r *http.Request) role {
 	owner, reader := s.cfg.Password.Reveal(), s.cfg.ReaderPassword.Reveal()

@@ -90,7 +90,7 @@ func (c *ClickHouse) CheckAddr() error {
 // Addr tells where its HTTP interface is.
 func (c *ClickHouse) Addr() string { return c.addr }
 
-// DSN gives the address of a database with the owner's password in it.
+// DSN returns the address of a database with the owner's password in it.
 func (c *ClickHouse) DSN(database string) string {
 	return (&url.URL{Scheme: "http", Host: c.addr, User: url.UserPassword("default", c.owner), Path: "/" + database}).String()
 }

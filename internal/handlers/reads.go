@@ -102,7 +102,7 @@ func (s *Service) ordinalAt(ctx context.Context, c *timeline.Conversation, seq i
 	if err != nil {
 		return 0, err
 	}
-	// A number whose event was parked has no row; then the next one tells. Where all up to the end are parked, the head does.
+	// A number whose event was parked has no row; then the next one decides. Where all up to the end are parked, the head does.
 	for from := seq + 1; len(rows) == 0 && from <= c.MaxSeq; from += timeline.BlockSize {
 		if rows, err = s.store.Rows(ctx, c.ID, from, min(from+timeline.BlockSize-1, c.MaxSeq)); err != nil {
 			return 0, err

@@ -156,7 +156,7 @@ func TestWriter_StoresTheEventWhoseNumberAnUnreadableRecordHadTaken(t *testing.T
 				}
 			}
 			if !changed {
-				t.Error("the caches were not told that number 3 has a row now")
+				t.Error("the caches did not learn that number 3 has a row now")
 			}
 		})
 	}

@@ -64,7 +64,7 @@ func (k *Kind) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// IsCommanded tells whether a command can ask for the kind: it is known here, and is numbered.
+// IsCommanded reports whether a command can ask for the kind: it is known here, and is numbered.
 func (k Kind) IsCommanded() bool { return kindWords[k] != "" && k != KindProgress }
 
 // IsKnown reports whether this version knows the kind.

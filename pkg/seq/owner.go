@@ -20,7 +20,7 @@ import (
 type Log interface {
 	// Fence refuses all predecessors from now on and settles what they had open.
 	Fence(ctx context.Context) error
-	// Tail gives the records of im.messages from an offset to the end, in order. A record that it cannot read is given as
+	// Tail returns the records of im.messages from an offset to the end, in order. A record that it cannot read is given as
 	// Unreadable where it names a conversation and a number outside its value, left out where no owner can have written it, and
 	// else an error.
 	Tail(ctx context.Context, from int64, each func(TailRecord) error) error

@@ -63,7 +63,7 @@ type Applied struct {
 	// Holes counts the numbers that the batch jumped over or passed: events that were parked. Their numbers have no row until
 	// they are put back.
 	Holes int64
-	// Filled are numbers that had no row before, though the head was past them: whoever has read them has seen a void.
+	// Filled are numbers that had no row before, though the head was past them: readers may have seen a void.
 	Filled []Filled
 }
 

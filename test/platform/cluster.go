@@ -25,7 +25,7 @@ type Cluster struct {
 	MySQL string
 	// Another starts one more process of a command that owns partitions: ingest or timeline.
 	Another func(name string) *Process
-	// Tideline runs the operators' command, and gives what it prints. TidelineOf runs one that was built with tags.
+	// Tideline runs the operators' command, and returns what it prints. TidelineOf runs one that was built with tags.
 	Tideline   func(args ...string) string
 	TidelineOf func(tags string, args ...string) string
 }

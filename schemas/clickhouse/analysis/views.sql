@@ -52,7 +52,7 @@ CREATE OR REPLACE VIEW {analysis}.messages_per_hour DEFINER = CURRENT_USER SQL S
 SELECT conversation_id, toStartOfHour(sent_at) AS hour, count() AS messages, uniqExactIf(sender_id, sender_id != 0) AS senders
 FROM {analysis}.messages WHERE kind = 'message' GROUP BY conversation_id, hour;
 
--- The senders of each conversation and day; 0 stands for all of those that are not shown.
+-- The senders of each conversation and day; 0 means all of those that are not shown.
 CREATE OR REPLACE VIEW {analysis}.active_senders DEFINER = CURRENT_USER SQL SECURITY DEFINER AS
 SELECT conversation_id, toDate(sent_at) AS day, sender_id, count() AS messages, countIf(recalled) AS recalled
 FROM {analysis}.messages WHERE kind = 'message' GROUP BY conversation_id, day, sender_id;

@@ -85,7 +85,7 @@ func TestParkedDrop_RemovesOnlyWhatNoVersionApplies(t *testing.T) {
 	}
 	for _, offset := range []string{"12", "13", "14"} {
 		if got := drop("-anyway", "im.messages", "0", offset); got.code != 0 || !strings.Contains(got.out, "dropped") {
-			t.Errorf("%s, told so: %+v", offset, got)
+			t.Errorf("%s with -anyway: %+v", offset, got)
 		}
 	}
 	if got := list(); got != "" {

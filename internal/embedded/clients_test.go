@@ -53,9 +53,9 @@ func TestGuard_ClientsOfOtherLanguages(t *testing.T) {
 			t.Parallel()
 			if client.needs == "" {
 				if os.Getenv("TIDELINE_REQUIRE_SERVERS") != "" {
-					t.Fatalf("%s is required and not there (scripts/install-clients installs it)", name)
+					t.Fatalf("%s is required and not there (scripts/install-servers installs it)", name)
 				}
-				t.Skipf("%s is not here (scripts/install-clients installs it)", name)
+				t.Skipf("%s is not here (scripts/install-servers installs it)", name)
 			}
 			broker, cfg := startGuarded(t)
 			ours, err := cfg.NewOwnerProducer("tests", "", quiet)

@@ -104,7 +104,7 @@ func numbersPastHugeRecords(t *testing.T, w *world) {
 		return wire.EncodeCommand(&chat.Command{Type: chat.KindCreate, Conversation: g, Sender: 11, ClientMsgID: "c", Create: &chat.Create{Name: "all"}})
 	}
 	const mib = 1 << 20
-	small := make([]byte, 30*mib) // on the wire
+	small := make([]byte, 15*mib) // on the wire; of more, the batch is not unpacked
 	large := noise(mib - 100)     // all that the log takes
 	whole := noise(chat.MaxRejectedBytes)
 	odd := []byte(`{"` + strings.Repeat("x", 80<<10) + `":1}`)

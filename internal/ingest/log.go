@@ -127,6 +127,7 @@ func (l *partitionLog) Asides(ctx context.Context, from int64, each func(seq.Asi
 
 func (l *partitionLog) Start(ctx context.Context, offset int64) error {
 	l.at = offset
+	l.partition.StepOver = true // any producer of im.inbound can write a batch that cannot be read
 	return l.partition.Start(ctx, offset)
 }
 

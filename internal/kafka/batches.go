@@ -171,7 +171,7 @@ const (
 func (u *Unpacker) Batch(raw []byte) (kmsg.RecordBatch, *BatchFault) {
 	var b kmsg.RecordBatch
 	if len(raw) < batchOverhead {
-		return b, faulty(kerr.CorruptMessage, "the batch has %d bytes, which is less than its header", len(raw))
+		return b, faulty(kerr.InvalidRecord, "the batch has %d bytes, which is less than its header", len(raw))
 	}
 	if magic := raw[batchMagicAt]; magic != 2 {
 		return b, faulty(kerr.InvalidRecord, "the batch has format %d, and only 2 is taken", magic)

@@ -256,3 +256,30 @@ func TestStandalone_HasTheSettingsOfAccounts(t *testing.T) {
 		}
 	}
 }
+
+// Each address that other machines may reach needs its setting, and no other setting does for it.
+func TestStandalone_RefusesAnAddressOfOtherMachinesUnlessItIsMeant(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	names := []string{"kafka", "ops", "clickhouse"}
+	for _, name := range names {
+		var others []string
+		for _, other := range names {
+			if other != name {
+				others = append(others, "-"+other+".remote")
+			}
+		}
+		for _, addr := range []string{"0.0.0.0:0", "[::]:0", ":0", "192.0.2.1:0"} {
+			_, stop := start(t, dir, append(others, "-"+name+".addr="+addr)...)
+			if code, log := stop(); code != 2 || !strings.Contains(log, name+".addr "+addr+" can be reached by other machines: set "+name+".remote") {
+				t.Errorf("%s on %s ended with %d: %s", name, addr, code, log)
+			}
+		}
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("a refused start made the data directory")
+	}
+	_, stop := start(t, dir, "-kafka.addr=0.0.0.0:0", "-kafka.remote", "-ops.addr=0.0.0.0:0", "-ops.remote", "-clickhouse.addr=0.0.0.0:0", "-clickhouse.remote")
+	if code, log := stop(); code != 0 {
+		t.Errorf("with the settings it ended with %d: %s", code, log)
+	}
+}

@@ -333,6 +333,23 @@ func TestGuard_LengthWithoutBytesTakesNoMemory(t *testing.T) {
 	if grown := int64(after.Sys) - int64(before.Sys); grown > 32<<20 {
 		t.Errorf("64 connections took %d MiB", grown>>20)
 	}
+
+	// No memory at all is taken for a length that no request may have.
+	const connections, each = 8, 256 << 10
+	runtime.ReadMemStats(&before)
+	for range connections {
+		c := dial(t, broker)
+		if _, err := c.Write([]byte{0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 9}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Read(make([]byte, 1)); err == nil {
+			t.Error("the connection was not closed")
+		}
+	}
+	runtime.ReadMemStats(&after)
+	if taken := int64(after.TotalAlloc - before.TotalAlloc); taken > connections*each {
+		t.Errorf("%d connections took %d KiB", connections, taken>>10)
+	}
 }
 
 // Requests that come at once are answered in their order, whether the broker answers or the guard.

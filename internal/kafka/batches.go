@@ -1,14 +1,18 @@
 package kafka
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"sync"
 	"sync/atomic"
 
+	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+	"github.com/pierrec/lz4/v4"
 	"github.com/twmb/franz-go/pkg/kbin"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -26,7 +30,7 @@ const (
 	// recordBytes is what a reader takes for a record beside its bytes.
 	recordBytes = 170
 	// smallUnpacked is what a batch of ours and of most clients unpacks to at most. Larger ones are unpacked one after the
-	// other in a process, because a decoder takes up to three times their size while it works.
+	// other in a process.
 	smallUnpacked = 2 << 20
 )
 
@@ -84,7 +88,7 @@ func (u *Unpacker) Decompress(src []byte, codec kgo.CompressionCodecType) ([]byt
 	out, err := u.small.Decompress(src, codec)
 	if tooLarge(err) && u.max > smallUnpacked {
 		unpackLarge.Lock()
-		out, err = u.large.Decompress(src, codec)
+		out, err = u.unpackLarge(src, codec)
 		unpackLarge.Unlock()
 	}
 	if tooLarge(err) {
@@ -97,6 +101,55 @@ func (u *Unpacker) Decompress(src []byte, codec kgo.CompressionCodecType) ([]byt
 		return nil, ErrTooManyRecords
 	}
 	return out, nil
+}
+
+// unpackLarge unpacks a batch twice: first to count its bytes, and then into as many. franz-go's decompressor grows a buffer
+// instead, and takes 80 MiB for what is refused at 16.
+func (u *Unpacker) unpackLarge(src []byte, codec kgo.CompressionCodecType) ([]byte, error) {
+	if codec == kgo.CodecSnappy { // says first how long it is
+		return u.large.Decompress(src, codec)
+	}
+	var size int64
+	count := func(r io.Reader) (err error) {
+		size, err = io.Copy(io.Discard, io.LimitReader(r, int64(u.max)+1))
+		return err
+	}
+	if err := u.stream(src, codec, count); err != nil {
+		return nil, err
+	}
+	if size > int64(u.max) {
+		return nil, kgo.ErrMaxDecompress
+	}
+	out := make([]byte, size)
+	err := u.stream(src, codec, func(r io.Reader) error {
+		_, err := io.ReadFull(r, out)
+		return err
+	})
+	return out, err
+}
+
+// stream calls read with what a batch unpacks to.
+func (u *Unpacker) stream(src []byte, codec kgo.CompressionCodecType, read func(io.Reader) error) error {
+	in := bytes.NewReader(src)
+	switch codec {
+	case kgo.CodecGzip:
+		r, err := gzip.NewReader(in)
+		if err != nil {
+			return err
+		}
+		return read(r)
+	case kgo.CodecLz4:
+		return read(lz4.NewReader(in))
+	case kgo.CodecZstd:
+		// One goroutine, and no buffers for more than the window, which a decoder takes as its frame says.
+		r, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(uint64(u.max)))
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		return read(r)
+	}
+	return fmt.Errorf("codec %d is not known", codec)
 }
 
 // tooLarge reports whether a decompressor refused to unpack more. Of zstd it is the window that is too large at first.

@@ -146,6 +146,35 @@ func TestPartition_StepsOverWhatCannotBeRead(t *testing.T) {
 	}
 }
 
+// What unpacks to too much costs no memory of its size, and what fits costs little more than it unpacks to.
+func TestUnpacker_TakesNoMemoryForWhatItRefuses(t *testing.T) {
+	large := kafkatest.Records(make([]byte, 15<<20))
+	for name, codec := range kafkatest.Codecs {
+		if codec == kgo.CodecNone {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			u := unpacker(t)
+			allocated := func(raw []byte, want error) int64 {
+				var before, after runtime.MemStats
+				runtime.ReadMemStats(&before)
+				if _, err := u.Decompress(raw, codec); !errors.Is(err, want) {
+					t.Errorf("%v, want %v", err, want)
+				}
+				runtime.ReadMemStats(&after)
+				return int64(after.TotalAlloc-before.TotalAlloc) >> 20
+			}
+			bomb := kafkatest.Pack(t, codec, kafkatest.Records(make([]byte, 100<<20)))
+			if mib := allocated(bomb, kgo.ErrMaxDecompress); mib > 24 {
+				t.Errorf("%d bytes that unpack to 100 MiB took %d MiB", len(bomb), mib)
+			}
+			if mib := allocated(kafkatest.Pack(t, codec, large), nil); mib > 48 {
+				t.Errorf("what unpacks to 15 MiB took %d MiB", mib)
+			}
+		})
+	}
+}
+
 // Hundreds of batches that each unpack to less than the bound come in one fetch.
 func TestPartition_ManyLargeBatchesTakeBoundedMemory(t *testing.T) {
 	cfg := broker(t)

@@ -34,7 +34,7 @@ type settings struct {
 	Kafka   string `conf:"kafka.addr" help:"where the embedded broker can be reached by backends"`
 	// An address that other machines reach is refused unless a setting says that it is meant: the broker does not ask its
 	// clients who they are, and what is behind ops.addr is for operators.
-	KafkaRemote      bool  `conf:"kafka.remote" help:"kafka.addr may be an address that other machines reach; whoever reaches it reads every message and sends in every name"`
+	KafkaRemote      bool  `conf:"kafka.remote" help:"kafka.addr may be an address that other machines reach; they then read every message and send in every name"`
 	OpsRemote        bool  `conf:"ops.remote" help:"ops.addr may be an address that other machines reach"`
 	ClickHouseRemote bool  `conf:"clickhouse.remote" help:"clickhouse.addr may be an address that other machines reach; passwords cross the network in the clear"`
 	MaxUnpacked      int64 `conf:"kafka.max-unpacked-bytes" help:"bytes that a batch may unpack to; a larger one is refused"`

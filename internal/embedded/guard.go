@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -30,9 +31,10 @@ const User = "tideline"
 const (
 	// maxStrangers is how many connections of others there may be: a client has up to five.
 	maxStrangers = 256
-	// maxConnections is how many there may be in all, those included that have not said yet whose they are.
-	maxConnections = 1024
-	// sayWait is how long a connection may take until its first request that shows whose it is.
+	// maxUnknown is how many there may be that are not known yet to be ours or a stranger's. Above it the oldest is closed,
+	// so that they keep no other connection out: proving the secret takes milliseconds.
+	maxUnknown = 256
+	// sayWait is how long a connection may stay unknown, whatever it asks meanwhile.
 	sayWait = 10 * time.Second
 	// idleWait is how long a connection of others may say nothing. Brokers have the same default.
 	idleWait = 10 * time.Minute
@@ -65,9 +67,16 @@ type Guard struct {
 	closed   chan struct{}
 	once     sync.Once
 
-	mu        sync.Mutex
-	open      int
+	mu        sync.Mutex     // guards what follows, and own and stranger of all connections
+	unknown   []*guardedConn // the oldest first
 	strangers int
+}
+
+// known takes a connection from those that are unknown. The caller holds the lock.
+func (g *Guard) known(c *guardedConn) {
+	if i := slices.Index(g.unknown, c); i >= 0 {
+		g.unknown = slices.Delete(g.unknown, i, i+1)
+	}
 }
 
 // hidden are keys that are not offered: metrics that clients push, share groups, and a way to ask for topics that clients
@@ -103,7 +112,7 @@ func newGuard(l net.Listener, secret string, maxUnpacked int64, log *slog.Logger
 		return nil, fmt.Errorf("preparing the broker's secret: %w", err)
 	}
 	g := &Guard{
-		log: log, unpacker: unpacker, scram: server, dir: &directory{topics: map[[16]byte]string{}, producers: map[int64]bool{}},
+		log: log, unpacker: unpacker, scram: server, dir: &directory{topics: map[[16]byte]string{}, producers: map[int64]bool{}, groups: map[string]bool{}},
 		large: make(chan struct{}, maxLarge), Listener: l, accepted: make(chan net.Conn), closed: make(chan struct{}),
 	}
 	return g, nil
@@ -140,9 +149,16 @@ func (g *Guard) learnVersions() error {
 	}
 	versions := map[int16]kmsg.ApiVersionsResponseApiKey{}
 	for _, k := range resp.ApiKeys {
-		if kmsg.RequestForKey(k.ApiKey) != nil {
-			versions[k.ApiKey] = k
+		if kmsg.RequestForKey(k.ApiKey) == nil || hidden[kmsg.Key(k.ApiKey)] {
+			continue
 		}
+		if walks[kmsg.Key(k.ApiKey)] == nil {
+			// Tagged fields keep a decoder busy, see walk. Our own connections need no more than this for those kinds.
+			if k.MaxVersion = plain(k.ApiKey, k.MinVersion, k.MaxVersion); k.MaxVersion < 0 {
+				continue
+			}
+		}
+		versions[k.ApiKey] = k
 	}
 	g.versions = versions
 	return nil
@@ -165,18 +181,18 @@ func (g *Guard) listen() {
 			continue
 		}
 		pause = time.Millisecond
-		g.mu.Lock()
-		full := g.open >= maxConnections
-		if !full {
-			g.open++
-		}
-		g.mu.Unlock()
-		if full {
-			_ = c.Close()
-			continue
-		}
-		guarded := &guardedConn{Conn: c, g: g, in: bufio.NewReaderSize(c, 4<<10)}
+		guarded := &guardedConn{Conn: c, g: g, in: bufio.NewReaderSize(c, 4<<10), since: time.Now()}
 		guarded.answered = sync.NewCond(&guarded.mu)
+		var oldest *guardedConn
+		g.mu.Lock()
+		if len(g.unknown) >= maxUnknown {
+			oldest = g.unknown[0]
+		}
+		g.unknown = append(g.unknown, guarded)
+		g.mu.Unlock()
+		if oldest != nil {
+			_ = oldest.Close()
+		}
 		select {
 		case g.accepted <- guarded:
 		case <-g.closed:
@@ -210,6 +226,7 @@ type guardedConn struct {
 	in  *bufio.Reader
 	buf []byte // of a request that passes, and that the broker has not read yet
 
+	since    time.Time
 	own      bool // has proved to know the secret
 	stranger bool // has asked for something without it
 	talk     *scram.ServerConversation
@@ -247,7 +264,7 @@ func (c *guardedConn) Close() error {
 			}
 		}
 		c.g.mu.Lock()
-		c.g.open--
+		c.g.known(c)
 		if c.stranger {
 			c.g.strangers--
 		}
@@ -287,7 +304,7 @@ func (c *guardedConn) next() error {
 	case c.stranger:
 		wait = time.Now().Add(idleWait)
 	default:
-		wait = time.Now().Add(sayWait)
+		wait = c.since.Add(sayWait)
 	}
 	if err := c.SetReadDeadline(wait); err != nil {
 		return err
@@ -305,7 +322,10 @@ func (c *guardedConn) next() error {
 	if size < 10 || size > limit || !ok || version < known.MinVersion || version > known.MaxVersion && key != int16(kmsg.ApiVersions) {
 		return errRefused
 	}
-	if err := c.SetReadDeadline(time.Now().Add(frameWait)); err != nil {
+	if c.own || c.stranger {
+		wait = time.Now().Add(frameWait)
+	}
+	if err := c.SetReadDeadline(wait); err != nil {
 		return err
 	}
 	var done func()
@@ -351,18 +371,20 @@ func (c *guardedConn) take(frame []byte, key, version int16, done func()) (bool,
 	if key == int16(kmsg.ApiVersions) && version > c.g.versions[key].MaxVersion {
 		return false, c.answer(corr, c.unknownVersion())
 	}
-	if request.IsFlexible() {
-		kmsg.SkipTags(&reader)
-	}
-	if !reader.Ok() {
+	head := walk{Reader: reader, flexible: request.IsFlexible()}
+	head.tags()
+	if head.bad || !head.Ok() {
 		return false, errRefused
 	}
-	body := reader.Src
+	body := head.Src
+	if whole, ok := walked(request, body); ok && !whole && (!c.own || key == int16(kmsg.Produce)) {
+		return false, errRefused
+	}
 	header := frame[:len(frame)-len(body)]
 	p := passed{resp: request.ResponseKind(), done: done}
 	switch kmsg.Key(key) {
 	case kmsg.ApiVersions:
-		p.after = hide
+		p.after = c.g.offer
 		if err := request.ReadFrom(body); err != nil {
 			return false, errRefused
 		}
@@ -421,6 +443,7 @@ func (c *guardedConn) classify() error {
 	if c.g.strangers >= maxStrangers {
 		return fmt.Errorf("there are %d connections without the secret: %w", maxStrangers, errRefused)
 	}
+	c.g.known(c)
 	c.g.strangers++
 	c.stranger = true
 	return nil
@@ -434,12 +457,13 @@ func (c *guardedConn) unknownVersion() kmsg.Response {
 	return resp
 }
 
-func hide(resp kmsg.Response) {
+// offer leaves in an answer about versions what the guard lets pass.
+func (g *Guard) offer(resp kmsg.Response) {
 	r := resp.(*kmsg.ApiVersionsResponse)
 	kept := make([]kmsg.ApiVersionsResponseApiKey, 0, len(r.ApiKeys))
 	for _, k := range r.ApiKeys {
-		if !hidden[kmsg.Key(k.ApiKey)] {
-			kept = append(kept, k)
+		if offered, ok := g.versions[k.ApiKey]; ok {
+			kept = append(kept, offered)
 		}
 	}
 	r.ApiKeys = kept
@@ -474,7 +498,11 @@ func (c *guardedConn) authenticate(corr int32, request kmsg.Request) error {
 		}
 		resp.SASLAuthBytes = []byte(said)
 		if c.talk.Valid() {
-			c.own, c.talk, c.mayTalk = true, nil, false
+			c.talk, c.mayTalk = nil, false
+			c.g.mu.Lock()
+			c.g.known(c)
+			c.own = true
+			c.g.mu.Unlock()
 		}
 		return c.answer(corr, resp)
 	}

@@ -227,7 +227,7 @@ func TestGuard_EveryRequestForWhatIsNotPublicIsRefusedInItsOwnForm(t *testing.T)
 			_ = c.Close()
 		}
 	}
-	if n < 180 {
+	if n < 170 {
 		t.Errorf("%d kinds and versions were tried", n)
 	}
 }
@@ -278,6 +278,8 @@ func TestGuard_BytesThatAreNoRequestEndTheirConnectionOnly(t *testing.T) {
 		"cut body":            {0, 0, 0, 0x0a, 0, 3, 0, 1, 0, 0, 0, 1, 0, 9},
 		"count of a billion":  {0, 0, 0, 0x0e, 0, 3, 0, 1, 0, 0, 0, 1, 0xff, 0xff, 0x3f, 0xff, 0xff, 0xff},
 		"produced, a billion": {0, 0, 0, 0x16, 0, 0, 0, 3, 0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff, 0, 1, 0, 0, 0, 1, 0x3f, 0xff, 0xff, 0xff},
+		"four billion tags":   {0, 0, 0, 0x0f, 0, 3, 0, 9, 0, 0, 0, 7, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x0f},
+		"tags of versions":    {0, 0, 0, 0x11, 0, 18, 0, 3, 0, 0, 0, 7, 0xff, 0xff, 0, 1, 1, 0xff, 0xff, 0xff, 0x0f},
 		"http":                []byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"),
 	}
 	for name, frame := range frames {
@@ -360,7 +362,7 @@ func TestGuard_AnswersInOrder(t *testing.T) {
 	meta := kmsg.NewPtrMetadataRequest()
 	meta.Version = 9
 	deletion := kmsg.NewPtrDeleteTopicsRequest()
-	deletion.Version, deletion.TopicNames = 5, []string{kafka.TopicMessages}
+	deletion.Version, deletion.TopicNames = 3, []string{kafka.TopicMessages}
 	const n = 40
 	for i := range int32(n) {
 		if i%2 == 0 {
@@ -523,4 +525,72 @@ func FuzzGuard(f *testing.F) {
 			t.Fatalf("after %x: %v", frame, err)
 		}
 	})
+}
+
+// Connections that never show whose they are keep no other one out, however busy they are.
+func TestGuard_UnknownConnectionsKeepNoOtherOut(t *testing.T) {
+	broker, cfg := startGuarded(t)
+	versions := kmsg.NewPtrApiVersionsRequest()
+	for range maxUnknown + 20 {
+		if _, err := dial(t, broker).ask(versions); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cl, err := cfg.NewAdmin("tests", quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	if err := cl.Ping(t.Context()); err != nil {
+		t.Fatalf("a connection of ours beside them: %v", err)
+	}
+	meta := kmsg.NewPtrMetadataRequest()
+	meta.Version = 8
+	if _, err := dial(t, broker).ask(meta); err != nil {
+		t.Fatalf("a stranger's beside them: %v", err)
+	}
+}
+
+func TestGuard_GroupsOfStrangersAreBounded(t *testing.T) {
+	broker, _ := startGuarded(t)
+	c := dial(t, broker)
+	commit := func(group string, metadata int) int16 {
+		t.Helper()
+		req := kmsg.NewPtrOffsetCommitRequest()
+		req.Version, req.Group, req.Generation = 7, group, -1
+		topic, partition := kmsg.NewOffsetCommitRequestTopic(), kmsg.NewOffsetCommitRequestTopicPartition()
+		partition.Metadata = kmsg.StringPtr(strings.Repeat("x", metadata))
+		topic.Topic, topic.Partitions = kafka.TopicMessages, append(topic.Partitions, partition)
+		req.Topics = append(req.Topics, topic)
+		resp, err := c.ask(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.(*kmsg.OffsetCommitResponse).Topics[0].Partitions[0].ErrorCode
+	}
+	if code := commit("mine", maxOffsetMetadata); code != 0 {
+		t.Errorf("metadata of the most bytes: %v", kerr.ErrorForCode(code))
+	}
+	if code := commit("mine", maxOffsetMetadata+1); code != kerr.OffsetMetadataTooLarge.Code {
+		t.Errorf("metadata of one byte more: %v", kerr.ErrorForCode(code))
+	}
+	join := kmsg.NewPtrJoinGroupRequest()
+	join.Version, join.Group, join.SessionTimeoutMillis, join.RebalanceTimeoutMillis, join.ProtocolType = 5, "mine", 10_000, 10_000, "consumer"
+	protocol := kmsg.NewJoinGroupRequestProtocol()
+	protocol.Name, protocol.Metadata = "range", make([]byte, maxGroupMetadata)
+	join.Protocols = append(join.Protocols, protocol)
+	if resp, err := c.ask(join); err != nil || resp.(*kmsg.JoinGroupResponse).ErrorCode != kerr.InvalidRequest.Code {
+		t.Errorf("a member with %d bytes: %+v, %v", maxGroupMetadata, resp, err)
+	}
+	for i := range maxGroups - 1 {
+		if code := commit(fmt.Sprint("group-", i), 0); code != 0 {
+			t.Fatalf("group %d: %v", i, kerr.ErrorForCode(code))
+		}
+	}
+	if code := commit("one too many", 0); code != kerr.GroupMaxSizeReached.Code {
+		t.Errorf("one group too many: %v", kerr.ErrorForCode(code))
+	}
+	if code := commit("mine", 0); code != 0 {
+		t.Errorf("a group that was there: %v", kerr.ErrorForCode(code))
+	}
 }

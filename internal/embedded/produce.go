@@ -1,17 +1,12 @@
 package embedded
 
 import (
-	"github.com/twmb/franz-go/pkg/kbin"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// produce judges a request that produces. The request is walked first without taking memory for what its counts promise: a
-// count of millions would make a decoder take gigabytes.
+// produce judges a request that produces.
 func (c *guardedConn) produce(frame, header, body []byte, corr int32, req *kmsg.ProduceRequest, p passed) (bool, error) {
-	if !walkProduce(body, req.Version) {
-		return false, errRefused
-	}
 	if err := req.ReadFrom(body); err != nil {
 		return false, errRefused
 	}
@@ -89,61 +84,4 @@ func (c *guardedConn) judgeBatch(raw []byte) (*kerr.Error, string) {
 		return kerr.ClusterAuthorizationFailed, "the producer's id is one of ours"
 	}
 	return nil, ""
-}
-
-// walkProduce goes through the body of a produce request. It reports false where the body has not what it says, or more
-// than it may.
-func walkProduce(body []byte, version int16) bool {
-	r := kbin.Reader{Src: body}
-	flexible := version >= 9
-	length := func() int {
-		if flexible {
-			return int(r.CompactArrayLen())
-		}
-		return int(r.ArrayLen())
-	}
-	if flexible {
-		r.CompactNullableString()
-	} else {
-		r.NullableString()
-	}
-	r.Int16()
-	r.Int32()
-	topics := length()
-	if topics > maxProduced {
-		return false
-	}
-	for range topics {
-		switch {
-		case version >= 13:
-			r.Uuid()
-		case flexible:
-			_ = r.CompactString()
-		default:
-			_ = r.String()
-		}
-		partitions := length()
-		if !r.Ok() || partitions > maxProduced {
-			return false
-		}
-		for range partitions {
-			r.Int32()
-			if flexible {
-				r.CompactNullableBytes()
-				kmsg.SkipTags(&r)
-			} else {
-				r.NullableBytes()
-			}
-		}
-		if flexible {
-			kmsg.SkipTags(&r)
-		}
-		if !r.Ok() {
-			return false
-		}
-	}
-	if flexible {
-		kmsg.SkipTags(&r)
-	}
-	return r.Ok()
 }

@@ -28,6 +28,7 @@ type directory struct {
 	mu        sync.Mutex
 	topics    map[[16]byte]string
 	producers map[int64]bool // ids of our own producers
+	groups    map[string]bool
 }
 
 func (d *directory) topic(id [16]byte) (string, bool) {
@@ -189,8 +190,17 @@ func (d *directory) judge(request kmsg.Request) ruling {
 		if ours(req.Group) {
 			return refused(req, no)
 		}
-		take(&req.Topics, func(t *kmsg.OffsetCommitRequestTopic) int16 { return d.may(describable, t.Topic, t.TopicID) },
-			func(t kmsg.OffsetCommitRequestTopic, code int16) { add(appendRefused(t, code)) })
+		if !d.group(req.Group) {
+			return refused(req, kerr.GroupMaxSizeReached)
+		}
+		take(&req.Topics, func(t *kmsg.OffsetCommitRequestTopic) int16 {
+			for _, p := range t.Partitions {
+				if p.Metadata != nil && len(*p.Metadata) > maxOffsetMetadata {
+					return kerr.OffsetMetadataTooLarge.Code
+				}
+			}
+			return d.may(describable, t.Topic, t.TopicID)
+		}, func(t kmsg.OffsetCommitRequestTopic, code int16) { add(appendRefused(t, code)) })
 		return rest(len(req.Topics))
 	case *kmsg.OffsetFetchRequest:
 		if req.Version < 8 {
@@ -241,12 +251,26 @@ func (d *directory) judge(request kmsg.Request) ruling {
 			to.Groups = slices.DeleteFunc(to.Groups, func(g kmsg.ListGroupsResponseGroup) bool { return ours(g.Group) })
 		}}
 	case *kmsg.JoinGroupRequest:
-		return group(req, req.Group)
+		size := 0
+		for _, p := range req.Protocols {
+			size += len(p.Name) + len(p.Metadata)
+		}
+		if size > maxGroupMetadata {
+			return refused(req, kerr.InvalidRequest)
+		}
+		return d.joined(req, req.Group)
 	case *kmsg.HeartbeatRequest:
 		return group(req, req.Group)
 	case *kmsg.LeaveGroupRequest:
 		return group(req, req.Group)
 	case *kmsg.SyncGroupRequest:
+		size := 0
+		for _, a := range req.GroupAssignment {
+			size += len(a.MemberID) + len(a.MemberAssignment)
+		}
+		if size > maxGroupMetadata {
+			return refused(req, kerr.InvalidRequest)
+		}
 		return group(req, req.Group)
 	case *kmsg.OffsetDeleteRequest:
 		return group(req, req.Group)
@@ -256,7 +280,7 @@ func (d *directory) judge(request kmsg.Request) ruling {
 				return refused(req, kerr.TopicAuthorizationFailed)
 			}
 		}
-		return group(req, req.Group)
+		return d.joined(req, req.Group)
 	}
 	return refused(request, no)
 }
@@ -266,6 +290,43 @@ func groupCode(name *string) int16 {
 		return kerr.GroupAuthorizationFailed.Code
 	}
 	return 0
+}
+
+// Limits of what the broker keeps of strangers' groups: in memory, and for offsets also in its log.
+const (
+	// maxGroups bounds the names of groups that strangers use from one start to the next. A backend has one.
+	maxGroups = 1000
+	// maxGroupName is in bytes. Names of topics may have 249.
+	maxGroupName = 255
+	// maxOffsetMetadata is the default of brokers, in bytes.
+	maxOffsetMetadata = 4096
+	// maxGroupMetadata bounds what a member says of itself, and what a leader assigns, in bytes.
+	maxGroupMetadata = 64 << 10
+)
+
+// group notes the name of a stranger's group. It reports false where there are too many.
+func (d *directory) group(name string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.groups[name] {
+		return true
+	}
+	if len(name) > maxGroupName || len(d.groups) >= maxGroups {
+		return false
+	}
+	d.groups[name] = true
+	return true
+}
+
+// joined is group for requests that make one.
+func (d *directory) joined(req kmsg.Request, name string) ruling {
+	if r := group(req, name); r.answer != nil {
+		return r
+	}
+	if !d.group(name) {
+		return refused(req, kerr.GroupMaxSizeReached)
+	}
+	return ruling{}
 }
 
 func group(req kmsg.Request, name string) ruling {

@@ -23,7 +23,12 @@ func walked(request kmsg.Request, body []byte) (whole, ok bool) {
 	}
 	w := &walk{Reader: kbin.Reader{Src: body}, version: request.GetVersion(), flexible: request.IsFlexible()}
 	fields(w)
-	w.tags()
+	w.tagged(func(tag uint32, field *walk) {
+		if kmsg.Key(request.Key()) == kmsg.Fetch && tag == 1 { // the state of a replica
+			field.skip(4 + 8)
+			field.tags()
+		}
+	})
 	return !w.bad && w.Ok() && len(w.Src) == 0, true
 }
 
@@ -32,10 +37,23 @@ func (w *walk) from(v int16) bool { return w.version >= v }
 
 func (w *walk) skip(n int) { w.Span(n) }
 
-// tags takes the end of a structure. Clients send no tagged fields in requests; brokers do, to one another.
-func (w *walk) tags() {
-	if w.flexible && w.Uvarint() != 0 {
+// tags takes the tagged fields at the end of a structure.
+func (w *walk) tags() { w.tagged(func(uint32, *walk) {}) }
+
+// tagged takes the tagged fields at the end of a structure. A field that is a structure itself is walked by inner.
+func (w *walk) tagged(inner func(tag uint32, field *walk)) {
+	if !w.flexible {
+		return
+	}
+	n := w.Uvarint()
+	if int64(n) > int64(len(w.Src)) {
 		w.bad = true
+	}
+	for ; n > 0 && !w.bad && w.Ok(); n-- {
+		tag := w.Uvarint()
+		field := &walk{Reader: kbin.Reader{Src: w.Span(int(w.Uvarint()))}, version: w.version, flexible: true}
+		inner(tag, field)
+		w.bad = w.bad || field.bad || !field.Ok()
 	}
 }
 
@@ -86,8 +104,8 @@ func (w *walk) topic(id int16) {
 // never is a version that no field comes with.
 const never = int16(1<<15 - 1)
 
-// walks has the fields of each kind of request that a connection without the secret may use, but for the tags at the end.
-// Kinds that are not here are offered in versions without tagged fields only.
+// walks has the fields of each kind of request that a connection without the secret may use, but for the tagged ones at the
+// end. Kinds that are not here are offered in versions without tagged fields only.
 var walks = map[kmsg.Key]func(*walk){
 	kmsg.Fetch: func(w *walk) {
 		if !w.from(15) {

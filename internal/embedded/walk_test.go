@@ -10,13 +10,13 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// filled sets every field of a request, lists included, but for tagged fields, which only brokers send.
+// filled sets every field of a request, lists and tagged fields included.
 func filled(random *rand.Rand, v reflect.Value) {
 	switch v.Kind() {
 	case reflect.Struct:
 		for i := range v.NumField() {
 			f, name := v.Field(i), v.Type().Field(i).Name
-			if !f.CanSet() || name == "UnknownTags" || name == "Version" || name == "ClusterID" || name == "ReplicaState" || name == "ReplicaDirectoryID" || name == "HighWatermark" {
+			if !f.CanSet() || name == "UnknownTags" || name == "Version" {
 				continue
 			}
 			filled(random, f)

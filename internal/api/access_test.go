@@ -346,8 +346,9 @@ func TestAccess_StrangersLearnNothingFromTheSocket(t *testing.T) {
 // What a caller who is no member claims to have been told decides nothing: a pull takes its second and is refused, wherever the
 // conversation stands. A former member gets the page that ends with the leave, after the same second.
 func TestAccess_ToldIsNoOracle(t *testing.T) {
-	ada, bob, eve := join(t, "ada"), join(t, "bob"), join(t, "eve")
-	cid := ada.group(bob)
+	ada, bob, cyd, eve := join(t, "ada"), join(t, "bob"), join(t, "cyd"), join(t, "eve")
+	cid := ada.group(bob, cyd)
+	ada.call("PATCH", "/groups/"+cid+"/members/"+cyd.id, m{"role": "admin"}).must(200)
 	left := bob.call("DELETE", "/groups/"+cid+"/members/me", nil).must(200).number("seq")
 	ada.say(cid, "after bob")
 	head := ada.say(cid, "the head")
@@ -419,8 +420,8 @@ func TestAccess_ToldIsNoOracle(t *testing.T) {
 	if now := bob.get("/conversations/" + cid + "/messages?after=0").must(200).header.Get("ETag"); now != tag {
 		t.Errorf("the tag of a former member's page moved from %s to %s", tag, now)
 	}
-	// Whoever is added hears it with the number, and has the page.
-	back := ada.call("POST", "/groups/"+cid+"/members", m{"user_ids": []string{eve.id, bob.id}}).must(200).number("seq")
+	// A person who is added hears it with the number, and has the page. Another admin adds bob: ada, who had added bob before, waits a day.
+	back := cyd.call("POST", "/groups/"+cid+"/members", m{"user_ids": []string{eve.id, bob.id}}).must(200).number("seq")
 	for entrance, ask := range map[string]func(p *person) *answer{
 		"HTTP": func(p *person) *answer {
 			return p.get(fmt.Sprintf("/conversations/%s/messages?after=0&told=%d", cid, back))

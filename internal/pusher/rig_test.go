@@ -51,6 +51,7 @@ type door struct {
 	outside func(u chat.UserID, id chat.ConversationID) error         // nil: nobody was ever a member of anything else
 	mayType func(u chat.UserID, id chat.ConversationID) (bool, error) // nil: everybody may
 	silent  map[chat.ConversationID]bool                              // in which not both have said something
+	before  func()                                                    // is called before BothSaid answers; may be nil
 }
 
 func (d *door) Authenticate(_ context.Context, token string) (accounts.Caller, error) {
@@ -106,6 +107,12 @@ func (d *door) MayType(_ context.Context, u chat.UserID, id chat.ConversationID)
 
 // BothSaid is true of all conversations that are not silent.
 func (d *door) BothSaid(_ context.Context, ids []chat.ConversationID) ([]chat.ConversationID, error) {
+	d.mu.Lock()
+	before := d.before
+	d.mu.Unlock()
+	if before != nil {
+		before()
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return slices.DeleteFunc(slices.Clone(ids), func(id chat.ConversationID) bool { return d.silent[id] }), nil

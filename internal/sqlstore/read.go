@@ -345,21 +345,26 @@ func (s *Store) PeerMarks(ctx context.Context, u chat.UserID) (map[chat.Conversa
 // the first entry of the index timeline_client. The inner select is a value and not an EXISTS, which MariaDB may turn into a join that
 // reads the whole timeline.
 func (s *Store) BothSaid(ctx context.Context, ids []chat.ConversationID) ([]chat.ConversationID, error) {
-	said := map[chat.ConversationID]int{}
+	said := map[chat.ConversationID]chat.UserID{} // the first sender that was found; 0 once both were
 	var both []chat.ConversationID
 	err := chunks(ids, maxTerms, func(part []chat.ConversationID) error {
-		return s.query(ctx, "looking for who has said something", fmt.Sprintf("SELECT m.conversation_id FROM members m WHERE m.conversation_id IN (%s)"+
+		return s.query(ctx, "looking for who has said something", fmt.Sprintf("SELECT m.conversation_id, m.user_id FROM members m WHERE m.conversation_id IN (%s)"+
 			" AND (SELECT t.kind FROM timeline t WHERE t.conversation_id = m.conversation_id AND t.sender_id = m.user_id AND t.kind = %d LIMIT 1) IS NOT NULL",
 			placeholders(len(part)), chat.KindMessage), idArgs(part), func(r *sql.Rows) error {
 			var id []byte
-			if err := r.Scan(&id); err != nil {
+			var user chat.UserID
+			if err := r.Scan(&id, &user); err != nil {
 				return err
 			}
 			c, err := chat.ConversationIDFromBytes(id)
 			if err != nil {
 				return err
 			}
-			if said[c]++; said[c] == 2 && c.Kind == chat.KindPrivate {
+			switch first, there := said[c]; {
+			case !there:
+				said[c] = user
+			case first != user && first != 0 && c.Kind == chat.KindPrivate: // a conversation that is named twice may be in two statements
+				said[c] = 0
 				both = append(both, c)
 			}
 			return nil

@@ -99,7 +99,7 @@ type rule struct {
 func rules() []rule {
 	return []rule{
 		whole, acknowledged, refused, once, twin, conflict, contiguous, order, realtime, invented, agree, archived,
-		pulled, complete, visible, told, informed, monotonic, marks, unread, receipts, recalled, stale, answered,
+		pulled, complete, visible, audience, told, informed, monotonic, marks, unread, receipts, recalled, stale, answered,
 	}
 }
 

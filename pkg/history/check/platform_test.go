@@ -128,6 +128,7 @@ func play(seed uint64) []history.Record {
 	p.after(p.between(5000*ms, 8000*ms), func() { p.breakIt("numbering") })
 	p.after(p.between(15000*ms, 20000*ms), func() { p.breakIt("connections") })
 	p.after(p.between(25000*ms, 30000*ms), func() { p.breakIt("store") })
+	p.after(36000*ms, p.whisper)
 	p.after(45000*ms, func() { p.closing = true })
 	p.after(60000*ms, p.finish)
 	for len(p.agenda) > 0 {
@@ -139,6 +140,17 @@ func play(seed uint64) []history.Record {
 		p.records[i].Line = i + 2
 	}
 	return p.records
+}
+
+// whisper addresses a message to one person and edits it later: what people do by chance may have no such edit.
+func (p *platform) whisper() {
+	u, r := p.people[1], p.rooms[1]
+	p.command(u, r, history.Begin{Call: history.CallSend, Door: history.DoorHTTP, ClientMsgID: "few", Body: p.words(), Recipients: []chat.UserID{1}})
+	p.after(4000*ms, func() {
+		if e := r.byKey[fmt.Sprint(u.id, "few")]; e != nil {
+			p.command(u, r, history.Begin{Call: history.CallEdit, Door: history.DoorHTTP, ClientMsgID: "few-edit", Body: p.words(), TargetSeq: e.Seq})
+		}
+	})
 }
 
 func newRoom(id chat.ConversationID) *room {
@@ -325,6 +337,10 @@ func (p *platform) decide(c *command) {
 	switch b.Call {
 	case history.CallSend:
 		e.Kind = chat.KindMessage
+		if slices.ContainsFunc(b.Recipients, func(u chat.UserID) bool { return !r.members[u] }) {
+			p.reject(c, chat.CodeRecipient, 0)
+			return
+		}
 	case history.CallEdit, history.CallRecall:
 		e.Kind = map[history.Call]chat.Kind{history.CallEdit: chat.KindEdit, history.CallRecall: chat.KindRecall}[b.Call]
 		if r.recalled(b.TargetSeq, never) {

@@ -76,6 +76,49 @@ var visible = rule{
 	},
 }
 
+// P7: a message that is addressed to a few is addressed to members: each recipient is one when the message is numbered. The log alone
+// decides, so that people may join and leave meanwhile.
+var audience = rule{
+	"audience", "P7", "the recipients of a message are members when it is numbered",
+	func(l *ledger, f *findings) {
+		if !l.has(history.SourceLog) {
+			return
+		}
+		for _, c := range l.order {
+			for i := range c.log {
+				e := &c.log[i]
+				for _, u := range e.recipients {
+					f.look(1)
+					if change, member := c.memberAt(u, e.seq); !member {
+						f.add(c.id, []int32{e.line, lineOf(c.at(c.log, change))}, []int64{change, e.seq}, "number %d is addressed to user %d, who was not a member", e.seq, u)
+					}
+				}
+			}
+		}
+	},
+}
+
+// memberAt reports whether the log makes a user a member just before a number, and returns the number of the change that decides it; 0
+// where there is none.
+func (c *conversation) memberAt(u chat.UserID, seq int64) (change int64, member bool) {
+	s := c.stints[u]
+	if s == nil {
+		return 0, false
+	}
+	joined, in := lastBefore(s.joins, seq)
+	left, out := lastBefore(s.leaves, seq)
+	return max(joined, left), in && (!out || left < joined)
+}
+
+// lastBefore returns the last of some ascending numbers that is lower than seq.
+func lastBefore(list []int64, seq int64) (last int64, found bool) {
+	i, _ := slices.BinarySearch(list, seq)
+	if i == 0 {
+		return 0, false
+	}
+	return list[i-1], true
+}
+
 // P5: a pull that passes the number that it was told, and is answered, reaches that number. Those who have left are not
 // looked at: their conversation ends where they did.
 var told = rule{

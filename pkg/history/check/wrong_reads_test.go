@@ -70,6 +70,8 @@ var wrongReads = []wrong{
 		*e = history.Entry{Seq: e.Seq, Type: "text", MessageID: x.MessageID, Sender: x.Sender, ClientMsgID: x.ClientMsgID, Body: b.at(history.SourceStore, begin.Conversation, e.Seq).Event.Body}
 		return lines(begin, end)
 	}},
+	{"an edit shown to a reader to whom its message was not addressed", "visible", "", func(b *bent) []int { return b.showAimed(chat.KindEdit) }},
+	{"a recall shown to a reader to whom its message was not addressed", "visible", "", func(b *bent) []int { return b.showAimed(chat.KindRecall) }},
 	{"shown to who is no member", "visible", "?complete", func(b *bent) []int {
 		begin, end, _ := b.wholePull(func(begin *history.Record, _ *history.Entry) bool { return begin.Conversation.Kind == chat.KindPrivate })
 		for i := range b.records {

@@ -287,6 +287,34 @@ func (b *bent) reword(c chat.ConversationID, seq int64, from, to history.Body) {
 	}
 }
 
+// readdress addresses a message to others, in every source and in what its sender asked for.
+func (b *bent) readdress(c chat.ConversationID, seq int64, to []chat.UserID) {
+	e := *b.at(history.SourceLog, c, seq).Event
+	for i := range b.records {
+		r := &b.records[i]
+		if r.Conversation != c {
+			continue
+		}
+		if r.Event != nil && r.Event.Seq == seq {
+			r.Event.Recipients = to
+		}
+		if r.Begin != nil && r.Client == e.Sender && r.Begin.ClientMsgID == e.ClientMsgID {
+			r.Begin.Recipients = to
+		}
+	}
+}
+
+// showAimed shows an edit or a recall of a message that is addressed to others.
+func (b *bent) showAimed(kind chat.Kind) []int {
+	b.t.Helper()
+	begin, end, e := b.wholePull(func(begin *history.Record, e *history.Entry) bool {
+		return e.Type == history.TypeVoid && b.at(history.SourceLog, begin.Conversation, e.Seq).Event.Kind == kind
+	})
+	x := b.at(history.SourceLog, begin.Conversation, e.Seq)
+	*e = history.Entry{Seq: e.Seq, Type: kind.String(), MessageID: x.Event.MessageID, Sender: x.Event.Sender, ClientMsgID: x.Event.ClientMsgID, TargetSeq: x.Event.TargetSeq}
+	return lines(begin, end, x)
+}
+
 // numbered tells whether a send has an event.
 func (b *bent) numbered(begin *history.Record) bool {
 	return slices.ContainsFunc(b.records, func(r history.Record) bool {

@@ -223,6 +223,37 @@ var wrongCommands = []wrong{
 		e.Event.Offset++
 		return lines(e)
 	}},
+	{"addressed to a person who was never a member", "audience", "", func(b *bent) []int {
+		e := b.event(history.SourceLog, "message to a few", func(_ *history.Record, e *history.Event) bool {
+			return e.Kind == chat.KindMessage && len(e.Recipients) > 0
+		})
+		b.readdress(e.Conversation, e.Event.Seq, append(slices.Clone(e.Event.Recipients), 77))
+		return lines(e)
+	}},
+	{"addressed to a person who had left", "audience", "?unread ?receipts ?complete ?visible", func(b *bent) []int {
+		var leave *history.Record
+		e := b.event(history.SourceLog, "message to a few behind a leave", func(r *history.Record, e *history.Event) bool {
+			if e.Kind != chat.KindMessage || len(e.Recipients) == 0 {
+				return false
+			}
+			leave = nil
+			for i := range b.records {
+				x := &b.records[i]
+				if x.Event == nil || x.Event.Source != history.SourceLog || x.Conversation != r.Conversation || x.Event.Seq > e.Seq {
+					continue
+				}
+				switch {
+				case x.Event.Kind == chat.KindLeave:
+					leave = x
+				case x.Event.Kind == chat.KindJoin && leave != nil && slices.Equal(x.Event.Users, leave.Event.Users):
+					leave = nil
+				}
+			}
+			return leave != nil
+		})
+		b.readdress(e.Conversation, e.Event.Seq, append(slices.Clone(e.Event.Recipients), leave.Event.Users[0]))
+		return lines(leave, e)
+	}},
 	{"a row too many in the archive", "archived", "contiguous", func(b *bent) []int {
 		c := chat.GroupConversation(7)
 		e := *b.at(history.SourceArchive, c, 4)

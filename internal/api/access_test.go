@@ -12,8 +12,10 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"go.yaml.in/yaml/v4"
 
+	"tideline/pkg/chat"
 	"tideline/schemas/asyncapi"
 	"tideline/schemas/openapi/openapitest"
 )
@@ -558,6 +560,81 @@ func TestAccess_PresenceAndTypingAreForThoseWhoTalk(t *testing.T) {
 		}
 		break
 	}
+
+	// Cyd types in a group of 201, then dan in one of 200: what ada hears first is dan.
+	cyd, dan := join(t, "cyd"), join(t, "dan")
+	large, small200 := ada.group(crowd(t, 199, cyd)...), ada.group(crowd(t, 198, dan)...)
+	for cid, members := range map[string]float64{large: 201, small200: 200} {
+		if g := ada.get("/groups/" + cid).must(200).object(); g["member_count"] != members {
+			t.Fatalf("%s has %v members, want %v", cid, g["member_count"], members)
+		}
+	}
+	watch(al, large)
+	watch(al, small200)
+	typed(cyd.socket(t), large)
+	typed(dan.socket(t), small200)
+	for {
+		op, _, frame := al.next()
+		if op != "typing" {
+			continue
+		}
+		if text := string(frame); strings.Contains(text, cyd.id) || !strings.Contains(text, dan.id) {
+			t.Errorf("ada hears %s", text)
+		}
+		break
+	}
+}
+
+// crowd returns some people without sessions, and one more.
+func crowd(t *testing.T, n int, one *person) []*person {
+	t.Helper()
+	admin := visitor(t)
+	admin.token = adminToken
+	var users []m
+	for range n {
+		users = append(users, m{"external_id": key(), "nickname": "One of many"})
+	}
+	var made struct {
+		Users []struct {
+			ID string `json:"user_id"`
+		} `json:"users"`
+	}
+	admin.call("POST", "/admin/users", m{"users": users}).must(200).into(&made)
+	people := []*person{one}
+	for _, u := range made.Users {
+		people = append(people, &person{t: t, id: u.ID})
+	}
+	return people
+}
+
+// An admin who joined late would otherwise read what was said before: only the owner changes history_visible, also where a backend
+// produces the command.
+func TestAccess_HistoryIsMadeVisibleByTheOwnerOnly(t *testing.T) {
+	ada, bob, eve := join(t, "ada"), join(t, "bob"), join(t, "eve")
+	cid := ada.group(bob, eve)
+	ada.call("PATCH", "/groups/"+cid+"/members/"+bob.id, m{"role": "admin"}).must(200)
+	command := func(p *person, update string) *kgo.Record {
+		return jsonRecord(fmt.Sprintf(`{"type":"update","conversation_id":%q,"sender_id":%q,"client_msg_id":%q,"update":%s}`, cid, p.id, key(), update))
+	}
+	for _, update := range []string{`{"history_visible":true}`, `{"history_visible":false}`, `{"name":"Pier","history_visible":true}`} {
+		for _, p := range []*person{bob, eve} {
+			field := "update.history_visible"
+			if p == eve { // a member without a role changes nothing at all
+				field = ""
+			}
+			if r := produceAndReject(t, cid, command(p, update)); r.Code != chat.CodeForbidden || r.Field != field {
+				t.Errorf("%s of %s was rejected with %s (field %q): %s", update, p.name, r.Code, r.Field, r.Message)
+			}
+		}
+	}
+	if g := ada.get("/groups/" + cid).must(200).object(); g["history_visible"] != false || g["name"] != "Harbour" {
+		t.Errorf("after the rejections the group is %v", g)
+	}
+	visible := true
+	produce(t, &chat.Command{
+		Type: chat.KindUpdate, Conversation: conversationID(t, cid), Sender: userID(t, ada.id), ClientMsgID: key(), Update: &chat.Update{HistoryVisible: &visible},
+	})
+	eventually(t, "the owner's command is applied", func() bool { return ada.get("/groups/" + cid).must(200).object()["history_visible"] == true })
 }
 
 // BenchmarkAccess_Refusals measures what a refusal takes where there is a group in use, one that is quiet and none, interleaved.

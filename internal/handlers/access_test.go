@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"tideline/internal/accounts"
 	"tideline/pkg/chat"
+	"tideline/pkg/timeline"
 )
 
 // waiting counts the pulls that wait for a membership.
@@ -72,5 +74,48 @@ func TestPull_BoundsThoseWhoWaitForAMembershipByAddress(t *testing.T) {
 	wg.Wait()
 	if n := len(r.outsiders.addresses); n != 0 {
 		t.Errorf("%d addresses are still counted", n)
+	}
+}
+
+func TestMayType_IsForMembersOfSmallConversationsWhoMaySpeak(t *testing.T) {
+	r := newRig(t)
+	c, now := chat.GroupConversation(7), time.Now().UnixMilli()
+	r.shelf.say(c, "one", "two")
+	key := timeline.MemberKey{Conversation: c, User: 1}
+	for _, x := range []struct {
+		what    string
+		members int
+		change  func(m *timeline.Member, head *timeline.Conversation)
+		may     bool
+		code    chat.Code
+	}{
+		{"in a small conversation", 2, nil, true, ""},
+		{"among 200", maxTypedMembers, nil, true, ""},
+		{"among 201", maxTypedMembers + 1, nil, false, ""},
+		{"muted", 2, func(m *timeline.Member, _ *timeline.Conversation) { m.MutedUntil = now + time.Hour.Milliseconds() }, false, ""},
+		{"no longer muted", 2, func(m *timeline.Member, _ *timeline.Conversation) { m.MutedUntil = now - 1 }, true, ""},
+		{"in a dissolved group", 2, func(_ *timeline.Member, head *timeline.Conversation) { head.DissolvedSeq = 2 }, false, ""},
+		{"after a leave", 2, func(m *timeline.Member, _ *timeline.Conversation) { m.LeftSeq = 2 }, false, chat.CodeNotAMember},
+	} {
+		r.shelf.change(func() {
+			m, head := timeline.Member{Conversation: c, User: 1, JoinSeq: 1, ReadOffset: -1}, r.shelf.heads[c]
+			head.MemberCount, head.DissolvedSeq = x.members, 0
+			if x.change != nil {
+				x.change(&m, &head)
+			}
+			r.shelf.members[key], r.shelf.heads[c] = m, head
+		})
+		if may, err := r.MayType(t.Context(), 1, c); may != x.may || chat.CodeOf(err) != x.code {
+			t.Errorf("%s: %t, %v", x.what, may, err)
+		}
+	}
+	if may, err := r.MayType(t.Context(), 2, c); may || chat.CodeOf(err) != chat.CodeConversationUnknown {
+		t.Errorf("a stranger: %t, %v", may, err)
+	}
+	if may, err := r.MayType(t.Context(), 2, chat.PrivateConversation(3, 4)); may || chat.CodeOf(err) != chat.CodeConversationUnknown {
+		t.Errorf("in a private conversation of others: %t, %v", may, err)
+	}
+	if may, err := r.MayType(t.Context(), 3, chat.PrivateConversation(3, 4)); !may || err != nil {
+		t.Errorf("before the first message of a private conversation: %t, %v", may, err)
 	}
 }

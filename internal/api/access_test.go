@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -345,8 +346,8 @@ func TestAccess_StrangersLearnNothingFromTheSocket(t *testing.T) {
 	}
 }
 
-// What a caller who is no member claims to have been told decides nothing: a pull takes its second and is refused, wherever the
-// conversation stands. A former member gets the page that ends with the leave, after the same second.
+// What a caller that is no member claims to have been told decides nothing: a pull takes its second and is refused, whatever the
+// conversation's last number is. A former member gets the page that ends with the leave, after the same second.
 func TestAccess_ToldIsNoOracle(t *testing.T) {
 	ada, bob, cyd, eve := join(t, "ada"), join(t, "bob"), join(t, "cyd"), join(t, "eve")
 	cid := ada.group(bob, cyd)
@@ -508,7 +509,7 @@ func TestAccess_EditsAndRecallsOfAddressedMessagesAreForThoseWhoSeeThem(t *testi
 	zoe.call("DELETE", there, nil).refused(403, "forbidden", "")
 }
 
-// Who is online is for the two who have both said something, and typing for small conversations and those who may speak.
+// Presence is for two people who have both said something; typing is for small conversations and for members without a mute.
 func TestAccess_PresenceAndTypingAreForThoseWhoTalk(t *testing.T) {
 	ada, bob, eve := join(t, "ada"), join(t, "bob"), join(t, "eve")
 	al, bl, el := ada.socket(t), bob.socket(t), eve.socket(t)
@@ -523,7 +524,7 @@ func TestAccess_PresenceAndTypingAreForThoseWhoTalk(t *testing.T) {
 	}
 	for _, private := range []string{between(eve, ada), between(eve, bob)} {
 		if p := watch(el, private); len(p) != 0 {
-			t.Errorf("whoever has said nothing is told of %v", p)
+			t.Errorf("a person who has said nothing hears of %v", p)
 		}
 	}
 	private := between(ada, bob)
@@ -642,11 +643,15 @@ func BenchmarkAccess_Refusals(b *testing.B) {
 	ada, eve := join(b, "ada"), join(b, "eve")
 	used, quiet := ada.group(), ada.group()
 	ada.say(used, "hello")
+	last, err := strconv.ParseInt(strings.TrimPrefix(quiet, "g-"), 10, 64)
+	if err != nil {
+		b.Fatal(err)
+	}
 	for call, path := range map[string]string{"pull": "/messages", "read": "/read", "send": "/messages", "receipts": "/receipts?seq=1"} {
 		b.Run(call, func(b *testing.B) {
 			took := map[string][]time.Duration{}
 			for i := range b.N {
-				for what, cid := range map[string]string{"used": used, "quiet": quiet, "unknown": fmt.Sprint("g-", 1000+i%7)} {
+				for what, cid := range map[string]string{"used": used, "quiet": quiet, "unknown": fmt.Sprint("g-", last+1+int64(i%7))} { // as long as the others
 					method, body := "GET", any(nil)
 					switch call {
 					case "read":

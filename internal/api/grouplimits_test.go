@@ -134,7 +134,7 @@ func TestGroups_BoundTheMembershipsOfAPerson(t *testing.T) {
 	victim.call("POST", "/groups", m{"name": "Quay"}).refused(409, "membership_limit", "")
 	full(zoe.call("POST", path, m{"user_ids": []string{victim.id, last.id}}), "user_ids")
 	if ids, _ := zoe.members(cid, ""); !slices.Equal(ids, []string{zoe.id}) {
-		t.Errorf("the group has %v: where one has no room, nobody is added", ids)
+		t.Errorf("the group has %v: where one has no room, none is added", ids)
 	}
 	// Retries are answered as the first requests were, and members of the group itself are no news.
 	if again := last.call("POST", "/groups", body).must(201).text("conversation_id"); again != groups[most-1] {
@@ -148,7 +148,7 @@ func TestGroups_BoundTheMembershipsOfAPerson(t *testing.T) {
 	victim.call("DELETE", "/groups/"+groups[0]+"/members/me", nil).must(200)
 	added := m{"user_ids": []string{victim.id}, "client_msg_id": key()}
 	seq := zoe.call("POST", path, added).must(200).number("seq")
-	// The retry names somebody who is full by now and has left since: it is the first request's number all the same.
+	// The retry names a person who is full by now and has left since: it is the first request's number all the same.
 	victim.call("DELETE", path+"/me", nil).must(200)
 	join(t, "ida").group(victim)
 	if again := zoe.call("POST", path, added).must(200).number("seq"); again != seq {
@@ -192,7 +192,7 @@ func TestGroups_DoNotPutBackWhoLeftTheSamePerson(t *testing.T) {
 		return by.call("POST", path, m{"user_ids": ids})
 	}
 	const day = 24 * 60 * 60 * 1000
-	// Whoever was removed did not leave.
+	// A person who was removed did not leave.
 	ada.call("DELETE", path+"/"+eve.id, nil).must(200)
 	add(ada, eve).must(200)
 	// Of the first members and of those who were added later alike.
@@ -295,8 +295,8 @@ func TestSend_NamesMembersOnly(t *testing.T) {
 	for _, c := range []string{cid, private} {
 		body := message(m{"mentions": m{"user_ids": []string{stranger.id, bob.id, gone.id, "77"}}})
 		seq := ada.call("POST", "/conversations/"+c+"/messages", body).must(200).number("seq")
-		nobody := message(m{"mentions": m{"user_ids": []string{stranger.id}}})
-		none := ada.call("POST", "/conversations/"+c+"/messages", nobody).must(200).number("seq")
+		dropped := message(m{"mentions": m{"user_ids": []string{stranger.id}}})
+		none := ada.call("POST", "/conversations/"+c+"/messages", dropped).must(200).number("seq")
 		_, all := ada.socketSend(c, message(m{"mentions": m{"all": true, "user_ids": []string{gone.id}}}))
 		for n, want := range map[int64]string{seq: `{"user_ids":["` + bob.id + `"]}`, none: "", all: `{"all":true}`} {
 			var page struct {

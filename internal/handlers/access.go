@@ -9,7 +9,7 @@ import (
 	"tideline/pkg/timeline"
 )
 
-// Whoever is not and never was a member of a conversation is answered as if it did not exist: the status, the bytes, the statements and the
+// A caller that is not and never was a member of a conversation is answered as if it did not exist: the status, the bytes, the statements and the
 // time of a refusal say nothing about it. A membership is therefore looked up before its conversation is. Former members know that the
 // conversation exists, and are refused as such.
 
@@ -227,7 +227,7 @@ func (o *outsiders) leave(address string) {
 // maxTypedMembers is the largest conversation in which typing is passed on: in a larger one it concerns too few of those it would reach.
 const maxTypedMembers = 200
 
-// MayType reports whether others are told that a member types: in a conversation of at most 200 members, and not of one who may not speak.
+// MayType reports whether others hear that a member types: in a conversation of at most 200 members, and unless the member is muted.
 // The error refuses those who are no members.
 func (s *Service) MayType(ctx context.Context, u chat.UserID, id chat.ConversationID) (bool, error) {
 	if id.Kind == chat.KindPrivate && id.HasPeer(u) {

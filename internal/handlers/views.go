@@ -306,7 +306,7 @@ func (v *views) loadMembers(ctx context.Context, l *memberLoad) {
 	if len(v.members)+len(keys) > maxViews {
 		clear(v.members)
 	}
-	// That somebody is no member is not remembered: what strangers ask for would displace what members need, and a membership that begins
+	// That a person is no member is not remembered: what strangers ask for would displace what members need, and a membership that begins
 	// must be seen at once.
 	for k, current := range l.keys {
 		if m, there := l.found[k]; current && there {

@@ -174,7 +174,7 @@ func (p *Pusher) TakeMark(m chat.ReadMark) {
 	for _, a := range read {
 		for _, c := range p.index.connectionsOf(a.Sender) {
 			c.unasked(func(o *outbox) {
-				if c.membership(m.Conversation) != nil { // who has left hears no more
+				if c.membership(m.Conversation) != nil { // a former member hears no more
 					o.receipt(place{m.Conversation, a.Seq})
 				}
 			})

@@ -162,8 +162,8 @@ type typingRequest struct {
 	Conversation chat.ConversationID `json:"conversation_id"`
 }
 
-// typing tells those who watch a conversation that its sender types. What is said too often, in a conversation that is too large or by a
-// member who may not speak is dropped without a word: it is not worth a refusal.
+// typing reports to those who watch a conversation that its sender types. What is said too often, in a conversation that is too large or by a
+// member that may not speak is dropped without a word: it is not worth a refusal.
 func (c *conn) typing(ctx context.Context, body []byte) (any, error) {
 	var r typingRequest
 	if err := handlers.Decode(body, &r); err != nil {

@@ -48,8 +48,8 @@ type door struct {
 	expires map[string]time.Time
 	fault   error
 	do      func(ctx context.Context, c accounts.Caller, op string, body []byte) (json.RawMessage, error)
-	outside func(u chat.UserID, id chat.ConversationID) error         // nil: nobody was ever a member of anything else
-	mayType func(u chat.UserID, id chat.ConversationID) (bool, error) // nil: everybody may
+	outside func(u chat.UserID, id chat.ConversationID) error         // nil: no user was ever a member of anything else
+	mayType func(u chat.UserID, id chat.ConversationID) (bool, error) // nil: all users may
 	silent  map[chat.ConversationID]bool                              // in which not both have said something
 	before  func()                                                    // is called before BothSaid answers; may be nil
 }

@@ -162,7 +162,7 @@ type Message struct {
 	Type MessageType `json:"type"`
 	// Content is a JSON object in the form that Type names, at most MaxContentBytes in canonical form.
 	Content json.RawMessage `json:"content"`
-	// Mentions are people to be told that they are meant, at most MaxMentions, or everybody. The event keeps those who are
+	// Mentions lists the users to notify, at most MaxMentions, or all members. The event keeps those who are
 	// members when it is numbered.
 	Mentions *Mentions `json:"mentions,omitempty"`
 	// Recipients, where not empty, are the only ones besides the sender who may see the message, at most MaxRecipients. They must

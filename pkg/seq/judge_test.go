@@ -142,7 +142,7 @@ func TestMachine_HoldsBackWhoLeftForADay(t *testing.T) {
 		refused       bool
 	}{
 		"at once": {3, 1, "api", 0, true}, "just before a day": {3, 1, "api", day - 1, true}, "after a day": {3, 1, "api", day, false},
-		"by another": {3, 2, "api", 0, false}, "of one who was removed": {1, 1, "api", 0, false}, "by a backend": {3, 1, "crm", 0, false},
+		"by another": {3, 2, "api", 0, false}, "of a removed person": {1, 1, "api", 0, false}, "by a backend": {3, 1, "crm", 0, false},
 	} {
 		h := newHarbourTest(t)
 		h.number(1000, "api", chat.Command{Type: chat.KindCreate, Sender: 1, Create: &chat.Create{Name: "all", Members: []chat.UserID{2, 3}}},

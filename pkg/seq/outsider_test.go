@@ -8,7 +8,7 @@ import (
 	"tideline/pkg/chat"
 )
 
-// What is loaded to refuse somebody who never was a member is the same whether the group exists, is in memory, or has what is aimed at in
+// What is loaded to refuse a user that never was a member is the same whether the group exists, is in memory, or has what is aimed at in
 // the tail: the time that it takes would say so otherwise.
 func TestBegin_AsksTheSameForOutsidersWhateverIsInMemory(t *testing.T) {
 	const owner, outsider, other = 1, 2, 3

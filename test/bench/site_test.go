@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -38,11 +39,16 @@ type site struct {
 	mu       sync.Mutex // guards prefixes
 }
 
-// open lets everybody in, for as long as they like: all of them come from one address.
-var open = []string{
-	"TIDELINE_HTTP_RATE_PER_ADDRESS=0", "TIDELINE_HTTP_RATE_PER_USER=0", "TIDELINE_PUSH_MAX_UNAUTHENTICATED=20000",
-	"TIDELINE_PUSH_MAX_UNAUTHENTICATED_PER_ADDRESS=20000", "TIDELINE_PUSH_HEARTBEAT=10m", "TIDELINE_PUSH_IDLE_TIMEOUT=30m",
+// atAPI are settings of both servers: all clients come from one address, and one speaker may own and be in all groups.
+var atAPI = []string{
+	"TIDELINE_HTTP_RATE_PER_ADDRESS=0", "TIDELINE_HTTP_RATE_PER_USER=0", "TIDELINE_GROUPS_CREATED_PER_HOUR=100000", "TIDELINE_GROUPS_MAX_MEMBERSHIPS=100000",
 }
+
+// open are those of standalone and the pusher: connections stay for as long as they like.
+var open = append(slices.Clone(atAPI),
+	"TIDELINE_PUSH_MAX_UNAUTHENTICATED=20000",
+	"TIDELINE_PUSH_MAX_UNAUTHENTICATED_PER_ADDRESS=20000", "TIDELINE_PUSH_HEARTBEAT=10m", "TIDELINE_PUSH_IDLE_TIMEOUT=30m",
+)
 
 // site starts a platform where it does not run yet.
 func (b *bench) site(name string) *site {
@@ -58,7 +64,7 @@ func (b *bench) site(name string) *site {
 		s.cluster = platform.Setup{Kafka: servers.StartSteadyKafka(top.t), OwnServers: true, As: func(process string) []string {
 			switch process {
 			case "api":
-				return append([]string{"TIDELINE_AUTH_ACCESS_TTL=12h"}, open[:2]...)
+				return append([]string{"TIDELINE_AUTH_ACCESS_TTL=12h"}, atAPI...)
 			case "pusher":
 				return append([]string{"TIDELINE_AUTH_ACCESS_TTL=12h"}, open...)
 			}

@@ -191,7 +191,7 @@ func uuid7(rng *rand.Rand, stamp int64) string {
 	return fmt.Sprintf("%08x-%04x-7%03x-8%03x-%012x", stamp>>16, stamp&0xffff, rng.IntN(1<<12), rng.IntN(1<<12), rng.Int64N(1<<48))
 }
 
-// checkNamed compares whom an event names with who was a member when it was numbered.
+// checkNamed compares the users that an event names with the members at the time it was numbered.
 func checkNamed(t *testing.T, m *model, e *chat.Event, c *chat.Command) {
 	t.Helper()
 	member := func(u chat.UserID) seq.Member { return m.members[seq.MemberKey{Conversation: e.Conversation, User: u}] }
@@ -202,7 +202,7 @@ func checkNamed(t *testing.T, m *model, e *chat.Event, c *chat.Command) {
 	case chat.KindMessage:
 		for _, u := range e.Message.Recipients {
 			if !present(u) {
-				t.Errorf("%s/%d is addressed to %s, who is no member", e.Conversation, e.Seq, u)
+				t.Errorf("%s/%d is addressed to %s, which is no member", e.Conversation, e.Seq, u)
 			}
 		}
 		var want, got []chat.UserID

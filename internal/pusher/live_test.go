@@ -121,12 +121,21 @@ func TestWatch_OfAConnectionThatEndsMeanwhileIsForgotten(t *testing.T) {
 	seven := r.login("7")
 	seven.request("watch", watching(group(1), private))
 	<-asked
+	all := r.p.which(func(*conn) bool { return true })
+	if len(all) != 1 {
+		t.Fatalf("%d connections", len(all))
+	}
 	_ = seven.ws.Close()
 	eventually(t, "the connection is forgotten", func() bool { return r.connections() == 0 })
 	close(ended)
-	eventually(t, "nothing is watched", func() bool {
-		return len(r.p.people.list()) == 0 && r.watchers(group(1)) == 0 && r.watchers(private) == 0
+	eventually(t, "the watch is over", func() bool {
+		all[0].mu.Lock()
+		defer all[0].mu.Unlock()
+		return all[0].atWork == 0
 	})
+	if people, g, p := r.p.people.list(), r.watchers(group(1)), r.watchers(private); len(people) != 0 || g != 0 || p != 0 {
+		t.Errorf("people %v are still watched, the group by %d and the private conversation by %d", people, g, p)
+	}
 }
 
 func TestWatch_AndLeavesInAnyInterleavingAgree(t *testing.T) {

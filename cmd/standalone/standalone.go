@@ -38,6 +38,9 @@ type settings struct {
 	OpsRemote        bool  `conf:"ops.remote" help:"ops.addr may be an address that other machines reach"`
 	ClickHouseRemote bool  `conf:"clickhouse.remote" help:"clickhouse.addr may be an address that other machines reach; passwords cross the network in the clear"`
 	MaxUnpacked      int64 `conf:"kafka.max-unpacked-bytes" help:"bytes that a batch may unpack to; a larger one is refused"`
+	Partitions       int   `conf:"kafka.partitions" help:"partitions of every topic of a new installation; an existing one keeps those that it has"`
+
+	Compression string `conf:"kafka.compression" help:"codec of im.messages, im.rejected and im.receipts: gzip, which every Kafka client reads, or snappy, lz4, zstd, none"`
 
 	ClickHouse string `conf:"clickhouse.addr" help:"where the ClickHouse engine's HTTP interface listens, when it is installed"`
 	Library    string `conf:"clickhouse.library" help:"path of libchdb.so; empty: it is looked for in .tools, beside this program and in /usr/local/lib"`
@@ -45,12 +48,12 @@ type settings struct {
 
 // Main runs standalone until a signal comes or the context ends; it returns the exit code. Tests call it with ports 0.
 func Main(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
-	own := &settings{DataDir: "./data", Kafka: "127.0.0.1:9092", ClickHouse: "127.0.0.1:8123", MaxUnpacked: kafka.MaxUnpackedBytes}
+	own := &settings{DataDir: "./data", Kafka: "127.0.0.1:9092", ClickHouse: "127.0.0.1:8123", MaxUnpacked: kafka.MaxUnpackedBytes, Partitions: 1}
 	s := wiring.Defaults()
+	own.Compression = s.Kafka.Compression
 	s.HTTP.Addr = "127.0.0.1:8080"
 	// What differs from a cluster: sizes for one small machine, and no fence, as the broker runs in this process.
-	s.Kafka.Partitions, s.Kafka.Replication, s.Kafka.MinInSync = 8, 1, 1
-	s.Kafka.RetentionBytes, s.Kafka.SegmentBytes = embedded.RetentionBytes, embedded.SegmentBytes
+	s.Kafka.Replication, s.Kafka.MinInSync = 1, 1
 	s.Ingest.Fenced, s.Kafka.Plain = false, true
 	s.Ingest.WindowIDs, s.Ingest.CacheEntries, s.Ingest.MaxUnconfirmed = 10_000, 10_000, 40_000
 	s.Send.MaxLag = 20_000
@@ -101,6 +104,12 @@ func (s *settings) validate(opsAddr string) error {
 	}
 	if s.MaxUnpacked < 1<<20 || s.MaxUnpacked > 1<<30 {
 		faults = append(faults, fmt.Errorf("kafka.max-unpacked-bytes is %d, 1 MiB to 1 GiB are possible", s.MaxUnpacked))
+	}
+	if s.Partitions < 1 || s.Partitions > embedded.MaxPartitions {
+		faults = append(faults, fmt.Errorf("kafka.partitions is %d, 1 to %d are possible", s.Partitions, embedded.MaxPartitions))
+	}
+	if err := kafka.CheckCompression(s.Compression); err != nil {
+		faults = append(faults, err)
 	}
 	return errors.Join(faults...)
 }
@@ -196,7 +205,7 @@ func run(ctx context.Context, own *settings, s *wiring.Settings, log *slog.Logge
 	if err != nil {
 		return err
 	}
-	s.Kafka.MaxUnpacked = own.MaxUnpacked
+	s.Kafka.MaxUnpacked, s.Kafka.Compression, s.Kafka.Partitions = own.MaxUnpacked, own.Compression, own.Partitions
 	broker, err := embedded.StartBroker(filepath.Join(dir, embedded.BrokerFolder), own.Kafka, secret.Reveal(), own.MaxUnpacked, log)
 	if err != nil {
 		return err
@@ -326,7 +335,7 @@ func retain(ctx context.Context, s *wiring.Settings, p *wiring.Parts, log *slog.
 			places[kafka.TopicRejected][at.Partition] = min(at.RejectedNext, rejections[at.Partition])
 		}
 		return places, nil
-	}, log)
+	}, s.Kafka.RetentionBytes, log)
 	if err := retention.TakeOver(ctx); err != nil {
 		client.Close()
 		return nil, err
@@ -341,6 +350,14 @@ func prepare(ctx context.Context, s *wiring.Settings, log *slog.Logger) (said bo
 		return false, err
 	}
 	defer admin.Close()
+	// An installation keeps the partitions that it was made with: conversations are tied to them.
+	if _, n, err := kafka.CountPartitions(ctx, admin); err != nil {
+		return false, err
+	} else if n > 0 && n != s.Kafka.Partitions {
+		log.Info("topics keep the partitions that they were created with", "partitions", n, "kafka.partitions", s.Kafka.Partitions)
+		s.Kafka.Partitions = n
+	}
+	s.Kafka.RetentionBytes, s.Kafka.SegmentBytes = embedded.PartitionBytes(s.Kafka.Partitions)
 	if err := kafka.EnsureTopics(ctx, admin, s.Kafka); err != nil {
 		return false, err
 	}

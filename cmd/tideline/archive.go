@@ -19,6 +19,7 @@ import (
 // fillArchive makes the archive's messages anew from the store.
 func fillArchive(ctx context.Context, args []string, out io.Writer) error {
 	s := wiring.Defaults()
+	fromBroker(&s.Kafka)
 	printed, err := load("archive fill", args, out, &dataFolder{},
 		config.Section{Name: "store", Into: &s.Store}, config.Section{Name: "kafka", Into: &s.Kafka}, config.Section{Name: "archive", Into: &s.Archive})
 	if err != nil || printed {
@@ -26,6 +27,10 @@ func fillArchive(ctx context.Context, args []string, out io.Writer) error {
 	}
 	if s.Archive.Addr.Reveal() == "" {
 		return errors.New("archive.addr is empty: which archive is to be filled?")
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	if err := s.Kafka.AdoptPartitions(ctx, "tideline", log); err != nil {
+		return err
 	}
 	store, err := sqlstore.Open(ctx, s.Store)
 	if err != nil {
@@ -43,7 +48,6 @@ func fillArchive(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	defer func() { _ = engine.Close() }()
-	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	a := archive.New(s.Archive, s.Kafka, store, engine, log, archive.NewMetrics(prometheus.NewRegistry()), "tideline")
 	var all int64
 	err = a.Fill(ctx, store, engine, func(partition int32, rows int64) {

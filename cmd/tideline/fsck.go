@@ -14,6 +14,7 @@ import (
 	"tideline/internal/config"
 	"tideline/internal/embedded"
 	"tideline/internal/fsck"
+	"tideline/internal/kafka"
 	"tideline/internal/marks"
 	"tideline/internal/sqlstore"
 	"tideline/internal/wiring"
@@ -57,6 +58,7 @@ func (c *fsckConfig) Validate() error {
 // checkAll goes through everything and reports what is broken.
 func checkAll(ctx context.Context, args []string, out io.Writer) error {
 	s, cfg, folder := wiring.Defaults(), &fsckConfig{Patience: time.Minute}, &dataFolder{stoppedToo: true}
+	fromBroker(&s.Kafka)
 	printed, err := load("fsck", args, out, folder, config.Section{Into: cfg},
 		config.Section{Name: "store", Into: &s.Store}, config.Section{Name: "kafka", Into: &s.Kafka}, config.Section{Name: "redis", Into: &s.Redis}, config.Section{Name: "archive", Into: &s.Archive})
 	if err != nil {
@@ -89,7 +91,7 @@ func checkAll(ctx context.Context, args []string, out io.Writer) error {
 func checked(ctx context.Context, s *wiring.Settings, cfg *fsckConfig, folder *dataFolder) (*fsck.Report, error) {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	options := fsck.Options{
-		Partitions: s.Kafka.Partitions, AtRest: cfg.AtRest, Patience: cfg.Patience, Skip: map[string]string{}, Broken: map[string]error{},
+		AtRest: cfg.AtRest, Patience: cfg.Patience, Skip: map[string]string{}, Broken: map[string]error{},
 		Progress: func(line string) { _, _ = fmt.Fprintln(os.Stderr, line) },
 	}
 	if cfg.Conversation != "" {
@@ -109,6 +111,15 @@ func checked(ctx context.Context, s *wiring.Settings, cfg *fsckConfig, folder *d
 		}
 	}
 	wanted := func(part string) bool { return options.Skip[part] == "" && options.Broken[part] == nil }
+
+	// Without the count nothing can be judged, and with a wrong one everything would be a breach. Brokers that are away are in
+	// the report.
+	if s.Kafka.Partitions == 0 || wanted(fsck.PartLog) {
+		if err := s.Kafka.AdoptPartitions(ctx, "tideline-fsck", log); s.Kafka.Partitions == 0 || errors.Is(err, kafka.ErrOtherCount) {
+			return nil, err
+		}
+	}
+	options.Partitions = s.Kafka.Partitions
 
 	var store fsck.Store
 	opened, err := sqlstore.OpenReader(ctx, s.Store)

@@ -15,6 +15,7 @@ import (
 // importExport moves a community in. It fails where something was not numbered, so that scripts see it.
 func importExport(ctx context.Context, args []string, out io.Writer) error {
 	cfg, kc := importer.DefaultConfig(), kafka.DefaultConfig()
+	fromBroker(&kc)
 	sections := []config.Section{{Name: "import", Into: &cfg}, {Name: "kafka", Into: &kc}}
 	loaded, err := loadWithArgs("import", args, &dataFolder{}, sections...)
 	switch {
@@ -30,6 +31,9 @@ func importExport(ctx context.Context, args []string, out io.Writer) error {
 	info, err := os.Stderr.Stat()
 	terminal := err == nil && info.Mode()&os.ModeCharDevice != 0
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	if err := kc.AdoptPartitions(ctx, "tideline", log); err != nil {
+		return err
+	}
 	report, err := importer.New(cfg, kc, log, os.Stderr, terminal).Run(ctx, loaded.Args[0])
 	if err != nil {
 		return err

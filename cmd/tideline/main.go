@@ -235,6 +235,9 @@ func migrate(ctx context.Context, args []string, out io.Writer) error {
 	return err
 }
 
+// fromBroker makes a command ask the brokers for the partition count where nothing sets it.
+func fromBroker(cfg *kafka.Config) { cfg.Partitions, cfg.FromBroker = 0, true }
+
 func topics(create bool) func(ctx context.Context, args []string, out io.Writer) error {
 	return func(ctx context.Context, args []string, out io.Writer) error {
 		cfg := kafka.DefaultConfig()

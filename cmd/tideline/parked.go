@@ -52,12 +52,16 @@ func keyOf(p *sqlstore.Parked) string {
 // replayParked tries parked records again. It fails while some stay, so that scripts see it.
 func replayParked(ctx context.Context, args []string, out io.Writer) error {
 	s := wiring.Defaults()
+	fromBroker(&s.Kafka)
 	printed, err := load("parked replay", args, out, &dataFolder{},
 		config.Section{Name: "store", Into: &s.Store}, config.Section{Name: "kafka", Into: &s.Kafka}, config.Section{Name: "redis", Into: &s.Redis})
 	if err != nil || printed {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	if err := s.Kafka.AdoptPartitions(ctx, "tideline", log); err != nil {
+		return err
+	}
 	store, err := sqlstore.Open(ctx, s.Store)
 	if err != nil {
 		return err

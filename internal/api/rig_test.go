@@ -82,7 +82,7 @@ func startRig() (_ *rig, err error) {
 	s.HTTP.RatePerUser, s.HTTP.RatePerAddress = 0, 0 // one address and few people do here what thousands do elsewhere
 	s.Groups.MaxMemberships = 30                     // enough for the other tests, and few enough to reach
 	s.Kafka.Partitions, s.Kafka.Replication, s.Kafka.MinInSync = 2, 1, 1
-	s.Kafka.RetentionBytes, s.Kafka.SegmentBytes = embedded.RetentionBytes, embedded.SegmentBytes
+	s.Kafka.RetentionBytes, s.Kafka.SegmentBytes = embedded.PartitionBytes(s.Kafka.Partitions)
 	s.Ingest.Fenced, s.Ingest.HashKey = false, "a hash key of the tests"
 	s.Auth.TokenKey, s.Auth.AdminToken, s.Auth.Logins = tokenKey, adminToken, 1_000_000
 	s.Store = sqlstore.DefaultConfig()

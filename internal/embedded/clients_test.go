@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -38,12 +39,12 @@ func TestGuard_ClientsOfOtherLanguages(t *testing.T) {
 			cmd := exec.Command("node", "clients/client.js", addr)
 			cmd.Env = append(os.Environ(), "NODE_PATH="+filepath.Join(dir, "node_modules"), "KAFKAJS_NO_PARTITIONER_WARNING=1")
 			return cmd
-		}, []string{"sent ", "refused TOPIC_AUTHORIZATION_FAILED", "read "}},
+		}, []string{"sent ", "refused TOPIC_AUTHORIZATION_FAILED", "read im.messages ", "read im.rejected "}},
 		"kafka-python": {installed("kafka-python-*"), func(dir, addr string) *exec.Cmd {
 			cmd := exec.Command("python3", "clients/client.py", addr)
 			cmd.Env = append(os.Environ(), "PYTHONPATH="+dir)
 			return cmd
-		}, []string{"sent ", "refused TopicAuthorizationFailedError", "read "}},
+		}, []string{"sent ", "refused TopicAuthorizationFailedError", "read im.messages ", "read im.rejected "}},
 		"librdkafka": {which("kcat"), func(kcat, addr string) *exec.Cmd {
 			return exec.Command("sh", "-c", `echo hello | "$0" -b "$1" -P -t im.inbound -p 0 && echo sent && "$0" -b "$1" -q -G kcat -o beginning -c 1 -f 'read %o\n' im.rejected`, kcat, addr)
 		}, []string{"sent", "read "}},
@@ -63,14 +64,12 @@ func TestGuard_ClientsOfOtherLanguages(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer ours.Close()
-			// What these clients can read: until im.rejected has another codec, this record has none.
-			plain, err := kgo.NewClient(append(cfg.Common("tests", quiet), kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer plain.Close()
-			if err := plain.ProduceSync(t.Context(), &kgo.Record{Topic: kafka.TopicRejected, Value: []byte("x")}).FirstErr(); err != nil {
-				t.Fatal(err)
+			// As ingest writes them, and long enough to be compressed.
+			value := bytes.Repeat([]byte("x"), 1000)
+			for _, topic := range []string{kafka.TopicMessages, kafka.TopicRejected} {
+				if err := ours.ProduceSync(t.Context(), &kgo.Record{Topic: topic, Value: value}).FirstErr(); err != nil {
+					t.Fatal(err)
+				}
 			}
 			cmd := client.cmd(client.needs, broker.Addr())
 			var errs strings.Builder

@@ -31,11 +31,27 @@ type Broker struct {
 	guard   *Guard
 }
 
-// Bounds of the embedded log. A partition keeps what a small community says in a month, and whatever the store does not
-// have yet (see Retention); the rest is in the store.
+// TopicBytes is what a topic of the embedded log keeps: what a small community says in a month, and whatever the store does
+// not have yet (see Retention). The rest is in the store.
+const TopicBytes = 512 << 20
+
+// MaxPartitions is how many partitions a topic of the embedded broker may have: a full batch for each fits one request.
+const MaxPartitions = 16
+
+// segmentsKept is how many segments a full partition has. The broker removes whole ones.
+const segmentsKept = 4
+
+// PartitionBytes returns the bytes that a partition keeps, and those of a segment, so that a topic of that many partitions
+// keeps TopicBytes.
+func PartitionBytes(partitions int) (retention, segment int64) {
+	retention = TopicBytes / int64(partitions)
+	return retention, retention / segmentsKept
+}
+
+// Of topics that the platform does not configure: those of the broker itself. The platform's have PartitionBytes.
 const (
-	RetentionBytes = 64 << 20
-	SegmentBytes   = 16 << 20
+	otherRetentionBytes = 64 << 20
+	otherSegmentBytes   = 16 << 20
 )
 
 // StartBroker starts the broker on an address, with a guard in front of it. Connections that know the secret may do
@@ -57,7 +73,7 @@ func StartBroker(dir, addr, secret string, maxUnpacked int64, log *slog.Logger) 
 		kfake.DataDir(dir),
 		kfake.SyncWrites(),
 		kfake.BrokerConfigs(map[string]string{
-			"log.retention.bytes": strconv.Itoa(RetentionBytes), "log.segment.bytes": strconv.Itoa(SegmentBytes), "min.insync.replicas": "1", "default.replication.factor": "1",
+			"log.retention.bytes": strconv.Itoa(otherRetentionBytes), "log.segment.bytes": strconv.Itoa(otherSegmentBytes), "min.insync.replicas": "1", "default.replication.factor": "1",
 		}),
 	)
 	if err != nil {

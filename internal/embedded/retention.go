@@ -24,9 +24,9 @@ type Retention struct {
 	bound  int64 // bytes of a partition
 }
 
-// NewRetention makes the service; it closes the client when it ends.
-func NewRetention(client *kgo.Client, places Places, log *slog.Logger) *Retention {
-	return &Retention{client: client, admin: kadm.NewClient(client), places: places, log: log, bound: RetentionBytes}
+// NewRetention makes the service, which keeps bound bytes of each partition. It closes the client when it ends.
+func NewRetention(client *kgo.Client, places Places, bound int64, log *slog.Logger) *Retention {
+	return &Retention{client: client, admin: kadm.NewClient(client), places: places, log: log, bound: bound}
 }
 
 // TakeOver takes the bound of bytes away from the broker for the topics whose places are known. Time still bounds them.

@@ -11,6 +11,22 @@ import (
 	"tideline/internal/kafka"
 )
 
+func TestPartitionBytes_BoundATopicWhateverItsPartitions(t *testing.T) {
+	for n := 1; n <= MaxPartitions; n++ {
+		retention, segment := PartitionBytes(n)
+		if all := retention * int64(n); all > TopicBytes || all < TopicBytes-int64(n) {
+			t.Errorf("%d partitions keep %d bytes together", n, all)
+		}
+		if segment != retention/4 || segment < 2<<20 {
+			t.Errorf("%d partitions have segments of %d bytes", n, segment)
+		}
+	}
+	// What installations with 8 partitions have always had.
+	if retention, segment := PartitionBytes(8); retention != 64<<20 || segment != 16<<20 {
+		t.Errorf("8 partitions keep %d bytes each in segments of %d", retention, segment)
+	}
+}
+
 func TestRetention_RemovesOnlyWhatWasDealtWith(t *testing.T) {
 	broker, err := StartBroker(t.TempDir(), "127.0.0.1:0", "secret", kafka.MaxUnpackedBytes, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -36,8 +52,7 @@ func TestRetention_RemovesOnlyWhatWasDealtWith(t *testing.T) {
 	place := int64(0)
 	r := NewRetention(client, func(context.Context) (map[string]map[int32]int64, error) {
 		return map[string]map[int32]int64{topic: {0: place}}, nil
-	}, slog.New(slog.DiscardHandler))
-	r.bound = 1 << 20
+	}, 1<<20, slog.New(slog.DiscardHandler))
 	if err := r.TakeOver(t.Context()); err != nil {
 		t.Fatal(err)
 	}

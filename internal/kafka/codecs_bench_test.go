@@ -17,7 +17,10 @@ func BenchmarkCodecs(b *testing.B) {
 		for _, codec := range []struct {
 			name string
 			of   kgo.CompressionCodec
-		}{{"none", kgo.NoCompression()}, {"snappy", kgo.SnappyCompression()}, {"lz4", kgo.Lz4Compression()}, {"zstd", kgo.ZstdCompression()}} {
+		}{
+			{"none", kgo.NoCompression()}, {"snappy", kgo.SnappyCompression()}, {"lz4", kgo.Lz4Compression()}, {"zstd", kgo.ZstdCompression()},
+			{"gzip-1", kgo.GzipCompression().WithLevel(1)}, {"gzip-3", kgo.GzipCompression().WithLevel(3)}, {"gzip-6", kgo.GzipCompression().WithLevel(6)}, {"gzip-9", kgo.GzipCompression().WithLevel(9)},
+		} {
 			b.Run(fmt.Sprintf("messages=%d/codec=%s", messages, codec.name), func(b *testing.B) {
 				compressor, err := kgo.DefaultCompressor(codec.of)
 				if err != nil {

@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -18,7 +21,7 @@ import (
 // Config says how to reach Kafka and what its topics are. Keys begin with kafka.
 type Config struct {
 	Brokers        []string      `conf:"brokers" help:"host:port of one or more brokers"`
-	Partitions     int           `conf:"partitions" help:"partitions of every topic; fixed for good at the first start"`
+	Partitions     int           `conf:"partitions" help:"partitions of every topic, fixed for good when they are created; for commands that only use topics, 0 is the count that they have"`
 	Replication    int           `conf:"replication" help:"replicas of a topic that is created"`
 	MinInSync      int           `conf:"min-in-sync" help:"replicas that must have a record before it is acknowledged"`
 	SessionTimeout time.Duration `conf:"session-timeout" help:"after how long without a heartbeat a process loses its partitions"`
@@ -28,23 +31,31 @@ type Config struct {
 	Password       config.Secret `conf:"password" help:"SASL/SCRAM-SHA-512 password"`
 	RetentionBytes int64         `conf:"retention-bytes" help:"bytes a partition keeps at most, for topics that are created; 0 for no bound but time"`
 	SegmentBytes   int64         `conf:"segment-bytes" help:"size of a log segment, for topics that are created; 0 for the broker's default"`
+	Compression    string        `conf:"compression" help:"codec of im.messages, im.rejected and im.receipts: gzip, which every Kafka client reads, or snappy, lz4, zstd, none"`
 	MaxUnpacked    int64         `conf:"max-unpacked-bytes" help:"bytes that a batch may unpack to; a larger one is not read, and rejected as a whole"`
 	// Plain tells that im.messages and im.rejected are written without transactions (ingest.fenced is false), which only
 	// the embedded broker allows. It is no setting of its own.
 	Plain bool
+	// FromBroker allows 0 partitions, which AdoptPartitions replaces. It is no setting of its own.
+	FromBroker bool
 }
+
+// NewPartitions is the partition count of topics in a new cluster. The count is the limit of owners that work side by side,
+// and can never change; many partitions with few processes make many small batches.
+const NewPartitions = 8
 
 // DefaultConfig is for a cluster of three brokers.
 func DefaultConfig() Config {
 	return Config{
 		Brokers:     []string{"127.0.0.1:9092"},
-		Partitions:  64, // enough owners for years: the count can never change
+		Partitions:  NewPartitions,
 		Replication: 3,
 		MinInSync:   2,
 		// A dead process holds its partitions for this long. 6 s is the least that brokers allow by default, 10 s lets a
 		// long garbage collection or a slow disk pass.
 		SessionTimeout: 10 * time.Second,
 		MaxUnpacked:    MaxUnpackedBytes,
+		Compression:    "gzip",
 	}
 }
 
@@ -54,7 +65,7 @@ func (c *Config) Validate() error {
 	if len(c.Brokers) == 0 {
 		faults = append(faults, errors.New("kafka.brokers is empty"))
 	}
-	if c.Partitions < 1 || c.Partitions > 4096 {
+	if (c.Partitions < 1 || c.Partitions > 4096) && (c.Partitions != 0 || !c.FromBroker) {
 		faults = append(faults, fmt.Errorf("kafka.partitions is %d, 1 to 4096 are possible", c.Partitions))
 	}
 	if c.MinInSync < 1 || c.MinInSync > c.Replication {
@@ -65,6 +76,9 @@ func (c *Config) Validate() error {
 	}
 	if c.MaxUnpacked < 1<<20 || c.MaxUnpacked > 1<<30 {
 		faults = append(faults, fmt.Errorf("kafka.max-unpacked-bytes is %d, 1 MiB to 1 GiB are possible", c.MaxUnpacked))
+	}
+	if err := CheckCompression(c.Compression); err != nil {
+		faults = append(faults, err)
 	}
 	if (c.User == "") != (c.Password.Reveal() == "") {
 		faults = append(faults, errors.New("kafka.user and kafka.password belong together"))
@@ -143,15 +157,36 @@ func (c *Config) producing() []kgo.Opt {
 	return []kgo.Opt{
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.ProducerBatchMaxBytes(maxRecordBatchBytes - 1024),
-		// Chat text compresses well. Our batches are many and small, some hundreds of bytes to some thousands: there snappy costs two
-		// fifths to four fifths of what lz4 does (BenchmarkCodecs), and lz4 takes buffers of 4 MiB for whoever writes or reads.
-		// zstd makes them a fifth to two fifths smaller for four to twelve times the work. The choice is per batch and readers
-		// know all of them.
+		// Only our own processes read im.inbound and im.notify. Our batches are many and small, some hundreds of bytes to some
+		// thousands: there snappy costs two fifths to four fifths of what lz4 does (BenchmarkCodecs), and lz4 takes buffers of
+		// 4 MiB on both sides. The public topics have PublicCodec.
 		kgo.ProducerBatchCompression(kgo.SnappyCompression(), kgo.NoCompression()),
 		// A full buffer blocks the caller, whose own limit then speaks; memory stays bounded.
 		kgo.MaxBufferedRecords(20_000),
 		kgo.MaxBufferedBytes(64 << 20),
 	}
+}
+
+// PublicCodec compresses the batches of a producer as kafka.compression says. Producers of the topics that others read have
+// it: im.messages, im.rejected and im.receipts.
+func (c *Config) PublicCodec() kgo.Opt {
+	return kgo.ProducerBatchCompression(compressions[c.Compression], kgo.NoCompression())
+}
+
+// gzipLevel is the level of gzip. See docs/performance.md for what each level costs.
+const gzipLevel = 1
+
+// compressions are the values of kafka.compression.
+var compressions = map[string]kgo.CompressionCodec{
+	"none": kgo.NoCompression(), "gzip": kgo.GzipCompression().WithLevel(gzipLevel), "snappy": kgo.SnappyCompression(), "lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression(),
+}
+
+// CheckCompression refuses values of kafka.compression that are not known.
+func CheckCompression(name string) error {
+	if _, known := compressions[name]; !known {
+		return fmt.Errorf("kafka.compression is %.40q, must be one of %s", name, strings.Join(slices.Sorted(maps.Keys(compressions)), ", "))
+	}
+	return nil
 }
 
 // linger is how long a producer that many share waits for company. A lone record pays 2 ms for it; under load the
@@ -177,6 +212,7 @@ func (c *Config) NewProducer(clientID string, log *slog.Logger, more ...kgo.Opt)
 func (c *Config) NewOwnerProducer(clientID, transactionalID string, log *slog.Logger) (*kgo.Client, error) {
 	opts := append(c.Common(clientID, log), c.producing()...)
 	opts = append(opts,
+		c.PublicCodec(),       // for moved records on im.inbound, too
 		kgo.ProducerLinger(0), // a batch is complete when it is produced
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 	)

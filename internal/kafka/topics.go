@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
@@ -134,9 +135,7 @@ func CheckTopics(ctx context.Context, cl *kgo.Client, cfg Config) error {
 		case d.Err != nil:
 			faults = append(faults, fmt.Errorf("topic %s: %w", name, d.Err))
 		case len(d.Partitions) != cfg.Partitions:
-			faults = append(faults, fmt.Errorf(
-				"topic %s has %d partitions and kafka.partitions says %d: the count is fixed for good, because a conversation's numbers, its state and its place in the store follow from its partition. Set kafka.partitions to %d; a different count needs a new cluster and an import",
-				name, len(d.Partitions), cfg.Partitions, len(d.Partitions)))
+			faults = append(faults, otherCount(name, len(d.Partitions), cfg.Partitions))
 		}
 	}
 	if len(faults) > 0 {
@@ -158,6 +157,67 @@ func CheckTopics(ctx context.Context, cl *kgo.Client, cfg Config) error {
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// otherCount is the error of a topic whose partition count is not the configured one.
+func otherCount(topic string, has, configured int) error {
+	return fmt.Errorf(
+		"topic %s has %d partitions and kafka.partitions says %d: %w, because a conversation's numbers, its state and its place in the store follow from its partition. Set kafka.partitions to %d; a different count needs a new cluster and an import",
+		topic, has, configured, ErrOtherCount, has)
+}
+
+// ErrOtherCount is wrapped by the errors of topics whose partition count is not the configured one.
+var ErrOtherCount = errors.New("the count is fixed for good")
+
+// CountPartitions returns the partition count that the topics were created with, and 0 where there are none. im.inbound
+// decides; where it is missing, the first of the others.
+func CountPartitions(ctx context.Context, cl *kgo.Client) (topic string, n int, err error) {
+	var names []string
+	for _, t := range Topics() {
+		names = append(names, t.Name)
+	}
+	details, err := kadm.NewClient(cl).ListTopics(ctx, names...)
+	if err != nil {
+		return "", 0, fmt.Errorf("asking the brokers for the partition count: %w", err)
+	}
+	for _, name := range names {
+		switch d, ok := details[name]; {
+		case !ok || errors.Is(d.Err, kerr.UnknownTopicOrPartition):
+		case d.Err != nil:
+			return "", 0, fmt.Errorf("asking the brokers for the partition count of %s: %w", name, d.Err)
+		default:
+			return name, len(d.Partitions), nil
+		}
+	}
+	return "", 0, nil
+}
+
+// adoptTimeout bounds how long AdoptPartitions waits for the brokers.
+const adoptTimeout = 15 * time.Second
+
+// AdoptPartitions sets the partition count to that of the topics where it is 0, and refuses another one than theirs. It is
+// for commands that use topics and do not create them.
+func (c *Config) AdoptPartitions(ctx context.Context, clientID string, log *slog.Logger) error {
+	ctx, cancel := context.WithTimeout(ctx, adoptTimeout)
+	defer cancel()
+	cl, err := c.NewAdmin(clientID, log)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	topic, n, err := CountPartitions(ctx, cl)
+	switch {
+	case err != nil && c.Partitions == 0:
+		return fmt.Errorf("%w; kafka.partitions is not set", err)
+	case err != nil:
+		return err
+	case n == 0:
+		return fmt.Errorf("%s: %w: create the topics with `tideline topics create`", TopicInbound, errNoTopic)
+	case c.Partitions != 0 && c.Partitions != n:
+		return otherCount(topic, n, c.Partitions)
+	}
+	c.Partitions = n
+	return nil
 }
 
 // check compares the settings of a topic, as the broker tells them, with what we rest on.

@@ -1,8 +1,13 @@
 package wire
 
 import (
+	"bytes"
+	"errors"
 	"strings"
+	"unicode/utf8"
 
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"google.golang.org/protobuf/proto"
 
 	"tideline/pkg/chat"
@@ -32,7 +37,14 @@ func DecodeCommand(contentType string, value []byte) (*chat.Command, error) {
 	}
 	mediaType, _, _ := strings.Cut(contentType, ";")
 	switch strings.ToLower(strings.TrimSpace(mediaType)) {
-	case "", ContentTypeProtobuf, "application/protobuf":
+	case "":
+		c, err := decodeProtobuf(value)
+		if err != nil && !isInvalidField(err) && beginsAsJSON(value) {
+			return readNames(value), chat.Refuse(chat.CodeMalformed,
+				"the record begins with { and has no content-type header; set content-type=%s", ContentTypeJSON).Because(err)
+		}
+		return c, err
+	case ContentTypeProtobuf, "application/protobuf":
 		return decodeProtobuf(value)
 	case ContentTypeJSON:
 		return decodeJSON(value)
@@ -87,7 +99,46 @@ func hasUnknown(w *wirev1.Command) bool {
 func decodeJSON(value []byte) (*chat.Command, error) {
 	var c chat.Command
 	if err := DecodeJSON(value, &c); err != nil {
+		// It was read as far as the fault, which may come before the names.
+		if names := readNames(value); names != nil {
+			return names, err
+		}
 		return &c, err
 	}
 	return &c, nil
+}
+
+// beginsAsJSON reports whether the first byte that is no white space begins a JSON object.
+func beginsAsJSON(value []byte) bool {
+	value = bytes.TrimLeft(value, " \t\r\n")
+	return len(value) > 0 && value[0] == '{'
+}
+
+// isInvalidField reports whether a refusal names a field of a record that was readable.
+func isInvalidField(err error) bool {
+	var refusal *chat.Error
+	return errors.As(err, &refusal) && refusal.Code == chat.CodeInvalidField
+}
+
+// readNames returns a command with nothing but what a rejection names it by: its conversation, sender and client_msg_id, each
+// where it is readable. It returns nil where the value is not a JSON object with each field once.
+func readNames(value []byte) *chat.Command {
+	var names struct {
+		Conversation jsontext.Value `json:"conversation_id"`
+		Sender       jsontext.Value `json:"sender_id"`
+		ClientMsgID  jsontext.Value `json:"client_msg_id"`
+	}
+	if !utf8.Valid(value) || json.Unmarshal(value, &names, lenient) != nil {
+		return nil
+	}
+	var c chat.Command
+	read := func(from jsontext.Value, into any) {
+		if from != nil {
+			_ = json.Unmarshal(from, into, lenient) // what does not fit stays unknown
+		}
+	}
+	read(names.Conversation, &c.Conversation)
+	read(names.Sender, &c.Sender)
+	read(names.ClientMsgID, &c.ClientMsgID)
+	return &c
 }

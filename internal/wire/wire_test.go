@@ -205,6 +205,69 @@ func TestDecodeCommand_SaysWhatIsWrong(t *testing.T) {
 	}
 }
 
+func TestDecodeCommand_SaysThatJSONNeedsItsHeader(t *testing.T) {
+	ok := `{"type":"message","conversation_id":"g-42","sender_id":"7","client_msg_id":"c","message":{"type":"text","content":{"text":"x"}}}`
+	for name, value := range map[string]string{
+		"JSON": ok, "JSON behind white space": " \r\n\t" + ok, "an empty object": "{}", "half of it": ok[:40], "a wrong type": strings.Replace(ok, `"7"`, `7`, 1),
+	} {
+		c, err := DecodeCommand("", []byte(value))
+		var refusal *chat.Error
+		if !errors.As(err, &refusal) || refusal.Code != chat.CodeMalformed || refusal.Field != "" ||
+			refusal.Message != "the record begins with { and has no content-type header; set content-type=application/json" {
+			t.Errorf("%s: %v", name, err)
+		}
+		if whole := strings.HasSuffix(value, "}}}"); whole && (c == nil || c.ClientMsgID != "c" || c.Conversation.String() != "g-42") {
+			t.Errorf("%s: the names are lost: %+v", name, c)
+		}
+	}
+	for name, c := range map[string]struct{ contentType, value string }{
+		"what is no JSON": {"", "\x0a\x05g-"}, "nothing": {"", ""}, "JSON that is called protobuf": {ContentTypeProtobuf, ok},
+	} {
+		if _, err := DecodeCommand(c.contentType, []byte(c.value)); err == nil || strings.Contains(err.Error(), "header") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// Each field comes first once, with each type that is wrong there: what is behind it is not read any more.
+func TestDecodeCommand_KeepsTheNamesOfWhatItRefuses(t *testing.T) {
+	fields := []string{"colour"}
+	for i := range reflect.TypeFor[chat.Command]().NumField() {
+		name, _, _ := strings.Cut(reflect.TypeFor[chat.Command]().Field(i).Tag.Get("json"), ",")
+		fields = append(fields, name)
+	}
+	for _, field := range fields {
+		for _, wrong := range []string{"true", "[]", `{"a":1}`} {
+			names := map[string]string{"conversation_id": `"g-42"`, "sender_id": `"7"`, "client_msg_id": `"c"`}
+			delete(names, field)
+			value := `{"` + field + `":` + wrong
+			for name, is := range names {
+				value += `,"` + name + `":` + is
+			}
+			c, err := DecodeCommand(ContentTypeJSON, []byte(value+"}"))
+			var refusal *chat.Error
+			if !errors.As(err, &refusal) || c == nil {
+				t.Errorf("%s: %+v, %v", value, c, err)
+				continue
+			}
+			want := chat.Command{}
+			for name := range names {
+				switch name {
+				case "conversation_id":
+					want.Conversation = chat.GroupConversation(42)
+				case "sender_id":
+					want.Sender = 7
+				case "client_msg_id":
+					want.ClientMsgID = "c"
+				}
+			}
+			if c.Conversation != want.Conversation || c.Sender != want.Sender || c.ClientMsgID != want.ClientMsgID {
+				t.Errorf("%s: the names are %+v", value, c)
+			}
+		}
+	}
+}
+
 // What strictness costs on the road of a send: encoding/json, which is not as strict, is the floor beside it.
 func BenchmarkDecodeJSON(b *testing.B) {
 	text := []byte(`{"type":"message","conversation_id":"g-42","sender_id":"7","client_msg_id":"c-1","message":{"type":"text","content":{"text":"` + strings.Repeat("hello ", 20) + `"}}}`)

@@ -250,7 +250,7 @@ func (p *Parts) Requests() (*Requests, []ops.Named, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	marks, err := p.producer("api-marks", kgo.ProducerLinger(marksLinger))
+	marks, err := p.producer("api-marks", p.Settings.Kafka.PublicCodec(), kgo.ProducerLinger(marksLinger))
 	if err != nil {
 		return nil, nil, err
 	}

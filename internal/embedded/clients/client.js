@@ -1,4 +1,4 @@
-// Sends to im.inbound and reads im.rejected in a group.
+// Sends to im.inbound and reads im.messages and im.rejected in a group.
 const { Kafka, logLevel } = require('kafkajs')
 const kafka = new Kafka({ brokers: [process.argv[2]], logLevel: logLevel.ERROR })
 const main = async () => {
@@ -10,11 +10,17 @@ const main = async () => {
   await producer.disconnect()
   const consumer = kafka.consumer({ groupId: 'js' })
   await consumer.connect()
-  await consumer.subscribe({ topics: ['im.rejected'], fromBeginning: true })
+  await consumer.subscribe({ topics: ['im.rejected', 'im.messages'], fromBeginning: true })
   await new Promise((resolve, reject) => {
     setTimeout(() => reject(new Error('nothing was read')), 30000)
     consumer.on(consumer.events.CRASH, e => reject(e.payload.error))
-    consumer.run({ eachMessage: async ({ message }) => { console.log('read', message.offset); resolve() } })
+    const read = {}
+    consumer.run({ eachMessage: async ({ topic, message }) => {
+      read[topic] = message.offset
+      if (Object.keys(read).length < 2) return
+      for (const topic of Object.keys(read).sort()) console.log('read', topic, read[topic])
+      resolve()
+    } })
   })
   await consumer.disconnect()
 }

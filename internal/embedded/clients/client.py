@@ -1,4 +1,4 @@
-"""Sends to im.inbound and reads im.rejected in a group."""
+"""Sends to im.inbound and reads im.messages and im.rejected in a group."""
 import sys
 from kafka import KafkaConsumer, KafkaProducer
 
@@ -9,10 +9,14 @@ try:
     print("WROTE")
 except Exception as e:
     print("refused", type(e).__name__)
-consumer = KafkaConsumer("im.rejected", bootstrap_servers=sys.argv[1], group_id="py", auto_offset_reset="earliest", consumer_timeout_ms=30000)
+consumer = KafkaConsumer("im.messages", "im.rejected", bootstrap_servers=sys.argv[1], group_id="py", auto_offset_reset="earliest", consumer_timeout_ms=30000)
+read = {}
 for record in consumer:
-    print("read", record.offset)
-    break
+    read[record.topic] = record.offset
+    if len(read) == 2:
+        for topic in sorted(read):
+            print("read", topic, read[topic])
+        break
 else:
     sys.exit("nothing was read")
 consumer.close()

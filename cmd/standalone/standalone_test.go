@@ -3,15 +3,27 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"io/fs"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tideline/internal/config"
+	"tideline/internal/embedded"
+	"tideline/internal/kafka"
+	"tideline/internal/wire"
+	"tideline/pkg/chat"
 )
 
 // output is what a process writes, for several goroutines.
@@ -281,5 +293,186 @@ func TestStandalone_RefusesAnAddressOfOtherMachinesUnlessItIsMeant(t *testing.T)
 	_, stop := start(t, dir, "-kafka.addr=0.0.0.0:0", "-kafka.remote", "-ops.addr=0.0.0.0:0", "-ops.remote", "-clickhouse.addr=0.0.0.0:0", "-clickhouse.remote")
 	if code, log := stop(); code != 0 {
 		t.Errorf("with the settings it ended with %d: %s", code, log)
+	}
+}
+
+// inside returns a client of the broker that may do everything.
+func inside(t *testing.T, found *embedded.Folder, more ...kgo.Opt) *kgo.Client {
+	t.Helper()
+	cfg := kafka.DefaultConfig()
+	cfg.Brokers, cfg.User, cfg.Password = []string{found.Settings["kafka.brokers"]}, found.Settings["kafka.user"], config.Secret(found.Settings["kafka.password"])
+	client, err := kgo.NewClient(append(cfg.Common("tests", slog.New(slog.DiscardHandler)), more...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	return client
+}
+
+// group makes ada and a group of hers.
+func group(t *testing.T, base string) (token, id string) {
+	t.Helper()
+	if status, body := post(t, base, "/users", "", `{"username":"ada","password":"correct horse"}`); status != 201 {
+		t.Fatal(body)
+	}
+	_, body := post(t, base, "/sessions", "", `{"username":"ada","password":"correct horse","platform":"bot"}`)
+	tokens := regexp.MustCompile(`"access_token":"([^"]*)"`).FindStringSubmatch(body)
+	if tokens == nil {
+		t.Fatal(body)
+	}
+	_, body = post(t, base, "/groups", tokens[1], `{"name":"Harbour"}`)
+	ids := regexp.MustCompile(`"conversation_id":"([^"]*)"`).FindStringSubmatch(body)
+	if ids == nil {
+		t.Fatal(body)
+	}
+	return tokens[1], ids[1]
+}
+
+// partitionsOf returns the partition count of each topic of a running standalone, and checks how much a partition keeps.
+func partitionsOf(t *testing.T, dir string) (n int) {
+	t.Helper()
+	found, err := embedded.OpenFolder(dir)
+	if err != nil || !found.Running {
+		t.Fatalf("the folder is not that of a running standalone: %+v, %v", found, err)
+	}
+	admin := kadm.NewClient(inside(t, found))
+	details, err := admin.ListTopics(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n = len(details[kafka.TopicInbound].Partitions)
+	if kept := found.Settings["kafka.partitions"]; kept != strconv.Itoa(n) {
+		t.Errorf("commands find kafka.partitions %s in the folder, im.inbound has %d", kept, n)
+	}
+	retention, segment := embedded.PartitionBytes(n)
+	for _, topic := range kafka.Topics() {
+		if got := len(details[topic.Name].Partitions); got != n {
+			t.Errorf("%s has %d partitions, im.inbound %d", topic.Name, got, n)
+		}
+		configs, err := admin.DescribeTopicConfigs(t.Context(), topic.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]string{"retention.bytes": "-1", "segment.bytes": strconv.FormatInt(segment, 10)} // -1: see embedded.Retention
+		if topic.Name == kafka.TopicNotify {
+			want["retention.bytes"] = strconv.FormatInt(retention, 10)
+		}
+		for _, c := range configs[0].Configs {
+			if is, fixed := want[c.Key]; fixed && c.MaybeValue() != is {
+				t.Errorf("%s of %s is %s, want %s", c.Key, topic.Name, c.MaybeValue(), is)
+			}
+		}
+	}
+	return n
+}
+
+// speak sends a message, and returns the number that it takes.
+func speak(t *testing.T, base, token, group, id string) (seq int) {
+	t.Helper()
+	status, body := post(t, base, "/conversations/"+group+"/messages", token, `{"client_msg_id":"`+id+`","type":"text","content":{"text":"`+strings.Repeat("hello ", 200)+`"}}`)
+	var answer struct {
+		Seq int `json:"seq"`
+	}
+	if err := json.Unmarshal([]byte(body), &answer); err != nil || status != 201 && status != 200 {
+		t.Fatalf("a message is answered %d: %s", status, body)
+	}
+	return answer.Seq
+}
+
+func TestStandalone_KeepsThePartitionsThatItWasMadeWith(t *testing.T) {
+	for _, c := range []struct {
+		name           string
+		first, another []string
+		want           int
+	}{
+		{"new installations have one", nil, []string{"-kafka.partitions=8"}, 1},
+		{"one made with eight keeps eight", []string{"-kafka.partitions=8"}, nil, 8},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "data")
+			base, stop := start(t, dir, c.first...)
+			token, id := group(t, base)
+			seq := speak(t, base, token, id, "1")
+			if n := partitionsOf(t, dir); n != c.want {
+				t.Errorf("it has %d partitions", n)
+			}
+			stop()
+			if found, err := embedded.OpenFolder(dir); err != nil || found.Settings["kafka.partitions"] != strconv.Itoa(c.want) {
+				t.Errorf("the folder of a stopped one says %v, %v", found, err)
+			}
+
+			base, stop = start(t, dir, c.another...)
+			if n := partitionsOf(t, dir); n != c.want {
+				t.Errorf("after a restart with %q it has %d partitions", c.another, n)
+			}
+			if again := speak(t, base, token, id, "1"); again != seq {
+				t.Errorf("the retry of %d is answered %d", seq, again)
+			}
+			if next := speak(t, base, token, id, "2"); next != seq+1 {
+				t.Errorf("the message behind %d has number %d", seq, next)
+			}
+			if code, log := stop(); code != 0 || !strings.Contains(log, "topics keep the partitions that they were created with") {
+				t.Errorf("ended with %d: %s", code, log)
+			}
+		})
+	}
+}
+
+func TestStandalone_RefusesSettingsOfTopicsThatCannotBe(t *testing.T) {
+	for _, bad := range []string{"-kafka.partitions=0", "-kafka.partitions=17", "-kafka.compression=brotli", "-kafka.compression="} {
+		_, stop := start(t, filepath.Join(t.TempDir(), "data"), bad)
+		key, _, _ := strings.Cut(bad[1:], "=")
+		if code, log := stop(); code != 2 || !strings.Contains(log, key+" is ") {
+			t.Errorf("%s: ended with %d: %s", bad, code, log)
+		}
+	}
+}
+
+// Readers in other languages know gzip; what only our processes read stays cheap.
+func TestStandalone_CompressesPublicTopicsAsTheSettingSays(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		want kgo.CompressionCodecType
+	}{{nil, kgo.CodecGzip}, {[]string{"-kafka.compression=zstd"}, kgo.CodecZstd}} {
+		dir := filepath.Join(t.TempDir(), "data")
+		base, stop := start(t, dir, c.args...)
+		token, id := group(t, base)
+		speak(t, base, token, id, "1")
+		found, err := embedded.OpenFolder(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		long := strings.Repeat("hello ", 200)
+		client := inside(t, found, kgo.ConsumeTopics(kafka.TopicInbound, kafka.TopicMessages, kafka.TopicRejected), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+		// A backend forgets the header; its record is refused, and comes back with the refusal.
+		forgot := &kgo.Record{Topic: kafka.TopicInbound, Key: []byte(id), Value: []byte(`{"type":"message","conversation_id":"` + id + `","client_msg_id":"crm-1","message":{"type":"text","content":{"text":"` + long + `"}}}`)}
+		if err := client.ProduceSync(t.Context(), forgot).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		waiting := map[string]kgo.CompressionCodecType{kafka.TopicInbound: kgo.CodecSnappy, kafka.TopicMessages: c.want, kafka.TopicRejected: c.want}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		for len(waiting) > 0 && ctx.Err() == nil {
+			client.PollFetches(ctx).EachRecord(func(r *kgo.Record) {
+				want, waits := waiting[r.Topic]
+				if !waits || len(r.Value) < len(long) {
+					return
+				}
+				delete(waiting, r.Topic)
+				if got := kgo.CompressionCodecType(r.Attrs.CompressionType()); got != want {
+					t.Errorf("with %q %s has codec %d, want %d", c.args, r.Topic, got, want)
+				}
+				if r.Topic == kafka.TopicRejected {
+					refused, err := wire.DecodeRejection(r.Value)
+					if err != nil || refused.Code != chat.CodeMalformed || refused.ClientMsgID != "crm-1" || !strings.Contains(refused.Message, "no content-type header") {
+						t.Errorf("without its header a record is refused with %+v, %v", refused, err)
+					}
+				}
+			})
+		}
+		cancel()
+		if len(waiting) > 0 {
+			t.Errorf("with %q nothing came to %v", c.args, waiting)
+		}
+		stop()
 	}
 }

@@ -34,7 +34,7 @@ func tideline(t *testing.T, args ...string) commandRun {
 // Nothing but the folder has to be known, of a standalone that runs and of one that is stopped.
 func TestTideline_FindsEverythingInTheDataFolder(t *testing.T) {
 	dir := t.TempDir()
-	pf := platform.StandaloneIn(t, dir)
+	pf := platform.StandaloneIn(t, dir, platform.ManyPartitions)
 	converse(t, pf)
 	run := func(code int, want string, args ...string) {
 		t.Helper()

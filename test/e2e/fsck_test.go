@@ -28,7 +28,7 @@ func TestCluster_IsFoundSoundWhilePeopleTalk(t *testing.T) {
 }
 
 func TestStandalone_IsFoundSound(t *testing.T) {
-	pf := platform.Standalone(t)
+	pf := platform.Standalone(t, platform.ManyPartitions)
 	converse(t, pf)
 	if out := pf.Fsck(); strings.Contains(out, "not looked at") {
 		t.Errorf("something was not looked at:\n%s", out)

@@ -11,7 +11,9 @@ import (
 	"tideline/test/platform"
 )
 
-func TestStandalone_CarriesAConversation(t *testing.T) { converse(t, platform.Standalone(t)) }
+func TestStandalone_CarriesAConversation(t *testing.T) {
+	converse(t, platform.Standalone(t, platform.ManyPartitions))
+}
 
 func TestStandalone_LosesNothingThatWasAnsweredWhenItIsKilled(t *testing.T) {
 	pf := platform.Standalone(t)

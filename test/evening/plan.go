@@ -5,7 +5,7 @@ package evening
 
 import "time"
 
-// partitions is the count that clusters of the tests, and standalone, have.
+// partitions is the count that platforms of the tests have.
 const partitions = 8
 
 // Plan is how busy it is. Rates are a second.

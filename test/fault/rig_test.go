@@ -49,7 +49,7 @@ func begin(t *testing.T, setup platform.Setup) *cluster {
 func alone(t *testing.T, dir string) *cluster {
 	t.Helper()
 	n, rng := seed(t)
-	c := &cluster{Cluster: &platform.Cluster{Platform: *platform.StandaloneIn(t, dir, crowd("pusher")...)}, t: t, rng: rng}
+	c := &cluster{Cluster: &platform.Cluster{Platform: *platform.StandaloneIn(t, dir, append(crowd("pusher"), platform.ManyPartitions)...)}, t: t, rng: rng}
 	c.Evening = evening.Prepare(t, &c.Platform, plan(n))
 	c.Start()
 	return c

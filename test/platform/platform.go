@@ -42,6 +42,9 @@ type Platform struct {
 	Parts []*Process
 }
 
+// ManyPartitions is the variable for a standalone whose tests need records in a wrong partition: by default it has one.
+const ManyPartitions = "TIDELINE_KAFKA_PARTITIONS=8"
+
 // Standalone starts the one process that is all of them; env are more of its variables.
 func Standalone(t testing.TB, env ...string) *Platform { return StandaloneIn(t, t.TempDir(), env...) }
 

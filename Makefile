@@ -45,11 +45,12 @@ fuzz: go ## run every fuzz test for a while (FUZZTIME=30s each)
 		go test "./$$dir" -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -parallel $(FUZZWORKERS) || failed="$$failed $$dir/$$name"; \
 	done; test -z "$$failed" || { echo "these failed:$$failed"; exit 1; }
 
-lint: go ## vet, linters, format, the Kafka contract, the notices and known vulnerabilities
+lint: go ## vet, linters, format, the Kafka contract, the documents, the notices and known vulnerabilities
 	go vet ./...
 	go tool -modfile=tools/lint/go.mod golangci-lint run ./...
 	@test -z "$$(gofmt -l cmd docker internal pkg schemas test)" || { gofmt -l cmd docker internal pkg schemas test; echo "these are not formatted"; exit 1; }
 	scripts/check-wire
+	scripts/check-documents
 	scripts/notices -check
 	scripts/check-vulnerabilities
 

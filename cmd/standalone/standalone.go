@@ -254,6 +254,7 @@ func run(ctx context.Context, own *settings, s *wiring.Settings, log *slog.Logge
 	if err != nil {
 		return err
 	}
+	p.DataBytes = func() (int64, error) { return embedded.FolderBytes(dir) }
 	handler, sockets := p.Socket(requests)
 	door, addr, err := p.Door(requests, handler)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/redis/go-redis/v9"
@@ -139,6 +140,9 @@ type Registration struct {
 // maxUsername bounds the username of a login, in bytes: the longest of older versions, 64 characters of four.
 const maxUsername = 256
 
+// maxDeviceID bounds a device id, in characters: the width of its column.
+const maxDeviceID = 128
+
 // Register creates a person. Whether a username is in use is told by the answer, as everywhere where people choose
 // names; what that costs an attacker is the budget of registrations. A retry by its name is answered with the person that the first try created.
 func (a *Accounts) Register(ctx context.Context, r Registration) (sqlstore.User, error) {
@@ -253,7 +257,7 @@ func (a *Accounts) Login(ctx context.Context, l Login) (Tokens, error) {
 		return Tokens{}, err
 	}
 	refused := chat.Refuse(chat.CodeInvalidCredentials, "wrong username or password")
-	if len(l.Username) > maxUsername || len(l.Password) > maxPassword {
+	if len(l.Username) > maxUsername || utf8.RuneCountInString(l.Password) > maxPassword {
 		return Tokens{}, refused
 	}
 	u, ok, err := a.verify(ctx, l.Address, l.Username, l.Password)
@@ -314,8 +318,8 @@ func checkDevice(platform, deviceID string) error {
 	if !slices.Contains(platforms, platform) {
 		return chat.RefuseField(chat.CodeInvalidField, "platform", "is none of web, desktop, ios, android, miniapp, bot")
 	}
-	if len(deviceID) > 128 {
-		return chat.RefuseField(chat.CodeInvalidField, "device_id", "is over 128 bytes")
+	if utf8.RuneCountInString(deviceID) > maxDeviceID {
+		return chat.RefuseField(chat.CodeInvalidField, "device_id", "is over %d characters", maxDeviceID)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"tideline/internal/sqlstore"
 	"tideline/pkg/chat"
@@ -40,8 +41,8 @@ func isCommon(password string) bool {
 // checkPassword judges a new password. What it refuses is what an attacker tries first: the budgets of failed logins
 // bound how many tries there are, not how good they are.
 func checkPassword(field, password, username string) error {
-	if len(password) < minPassword || len(password) > maxPassword {
-		return chat.RefuseField(chat.CodeInvalidField, field, "must be %d to %d bytes", minPassword, maxPassword)
+	if n := utf8.RuneCountInString(password); n < minPassword || n > maxPassword {
+		return chat.RefuseField(chat.CodeInvalidField, field, "must be %d to %d characters", minPassword, maxPassword)
 	}
 	name, _ := sqlstore.NormalUsername(username)
 	if form, _ := sqlstore.NormalUsername(strings.TrimSpace(password)); password == username || form != "" && form == name {

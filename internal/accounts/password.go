@@ -24,7 +24,7 @@ const (
 	argonSalt    = 16
 )
 
-// Limits of a password, in bytes.
+// Limits of a password, in characters.
 const (
 	minPassword = 8
 	maxPassword = 256

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"tideline/internal/sqlstore"
 	"tideline/pkg/chat"
@@ -92,7 +93,7 @@ func (a *Accounts) ChangePassword(ctx context.Context, p PasswordChange) error {
 	if err := checkPassword("new_password", p.New, u.Username); err != nil {
 		return err
 	}
-	if len(p.Current) > maxPassword {
+	if utf8.RuneCountInString(p.Current) > maxPassword {
 		return chat.RefuseField(chat.CodeInvalidCredentials, "current_password", "wrong password")
 	}
 	end, err := a.attempt(ctx, p.Address, u.Username)

@@ -116,7 +116,6 @@ func TestAddresses_ThatAreNoneAnswerInTheContractsForm(t *testing.T) {
 		ada.call(method, path, nil).refused(405, "method_not_allowed", "")
 	}
 	ada.call("GET", "/ws", nil).refused(400, "malformed", "")
-	ada.call("POST", "/ws", nil).refused(404, "not_found", "")
 }
 
 func TestAnswers_CarryARequestIdOfTheClientWhereItIsGood(t *testing.T) {

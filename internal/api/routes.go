@@ -1,6 +1,7 @@
 package api
 
 import (
+	"encoding/json"
 	"net/http"
 	"strconv"
 	"time"
@@ -14,7 +15,7 @@ import (
 )
 
 func (s *Server) routes(g *gin.Engine) {
-	v1 := g.Group("/v1", s.knownQuery)
+	v1 := g.Group("/v1", s.knownMethod, s.knownQuery)
 	open := v1.Group("", func(c *gin.Context) { s.fromAddress(c) })
 	open.POST("/users", s.register)
 	open.POST("/sessions", s.login)
@@ -56,10 +57,15 @@ func (s *Server) routes(g *gin.Engine) {
 		var r struct {
 			UserIDs []chat.UserID `json:"user_ids"`
 		}
-		if s.body(c, &r) {
-			v, err := s.service.UsersByID(c.Request.Context(), r.UserIDs)
-			s.answer(c, 200, v, err)
+		if !s.body(c, &r) {
+			return
 		}
+		if r.UserIDs == nil {
+			s.refuse(c, chat.RefuseField(chat.CodeInvalidField, "user_ids", "is required"))
+			return
+		}
+		v, err := s.service.UsersByID(c.Request.Context(), r.UserIDs)
+		s.answer(c, 200, v, err)
 	})
 	s.groupRoutes(own)
 	s.conversationRoutes(own)
@@ -116,7 +122,7 @@ func (s *Server) groupRoutes(own *gin.RouterGroup) {
 		return s.service.Dissolve(c.Request.Context(), u, id, key)
 	}))
 	g.GET("/members", s.of(func(c *gin.Context, u chat.UserID, id chat.ConversationID) (any, error) {
-		limit, ok := s.number(c, "limit")
+		limit, ok := s.limit(c)
 		if !ok {
 			return nil, nil
 		}
@@ -220,7 +226,7 @@ func (s *Server) conversationRoutes(own *gin.RouterGroup) {
 		return s.service.Receipts(c.Request.Context(), u, id, seqs)
 	}))
 	g.GET("/receipts/:seq/readers", s.of(func(c *gin.Context, u chat.UserID, id chat.ConversationID) (any, error) {
-		limit, ok := s.number(c, "limit")
+		limit, ok := s.limit(c)
 		if !ok {
 			return nil, nil
 		}
@@ -294,16 +300,36 @@ func (s *Server) number(c *gin.Context, name string) (int64, bool) {
 	return n, true
 }
 
+// limit reads the limit of a page. It returns 0 where the query has none, which is not a limit that a client can set.
+func (s *Server) limit(c *gin.Context) (int64, bool) {
+	n, ok := s.number(c, "limit")
+	if _, given := c.GetQuery("limit"); ok && given && n == 0 {
+		s.refuse(c, chat.RefuseField(chat.CodeInvalidField, "limit", "must be at least 1"))
+		return 0, false
+	}
+	return n, ok
+}
+
 // key takes the header Idempotency-Key where the body names no client_msg_id. Whether there has to be one is the call's
-// own to say.
+// own to say. A name that is given and empty is refused: its sender believes that retries are safe.
 func (s *Server) key(c *gin.Context, id *string) bool {
-	header := c.GetHeader("Idempotency-Key")
+	const field = "client_msg_id"
+	headers := c.Request.Header["Idempotency-Key"]
 	switch {
-	case header == "":
+	case len(headers) > 1:
+		s.refuse(c, chat.RefuseField(chat.CodeInvalidField, field, "the header Idempotency-Key must be given once"))
+		return false
+	case len(headers) == 1 && headers[0] == "":
+		s.refuse(c, chat.RefuseField(chat.CodeInvalidField, field, "the header Idempotency-Key must not be empty"))
+		return false
+	case *id == "" && hasClientMsgID(visitOf(c).payload.bytes):
+		s.refuse(c, chat.RefuseField(chat.CodeInvalidField, field, "must not be empty"))
+		return false
+	case len(headers) == 0:
 	case *id == "":
-		*id = header
-	case *id != header:
-		s.refuse(c, chat.RefuseField(chat.CodeInvalidField, "client_msg_id", "differs from the header Idempotency-Key"))
+		*id = headers[0]
+	case *id != headers[0]:
+		s.refuse(c, chat.RefuseField(chat.CodeInvalidField, field, "differs from the header Idempotency-Key"))
 		return false
 	}
 	if *id == "" {
@@ -314,6 +340,14 @@ func (s *Server) key(c *gin.Context, id *string) bool {
 		return false
 	}
 	return true
+}
+
+// hasClientMsgID reports whether a body that was decoded strictly has a client_msg_id other than null.
+func hasClientMsgID(body []byte) bool {
+	var r struct {
+		ClientMsgID *string `json:"client_msg_id"`
+	}
+	return len(body) > 0 && json.Unmarshal(body, &r) == nil && r.ClientMsgID != nil
 }
 
 // onlyKey reads the body of a call that takes nothing but a client_msg_id.
@@ -395,6 +429,9 @@ func (s *Server) refresh(c *gin.Context) {
 }
 
 func (s *Server) logout(c *gin.Context) {
+	if _, ok := s.onlyKey(c); !ok {
+		return
+	}
 	if err := s.accounts.Revoke(c.Request.Context(), who(c).Session); err != nil {
 		s.refuse(c, err)
 		return
@@ -502,7 +539,7 @@ func (s *Server) pull(c *gin.Context) {
 			*place.into = &n
 		}
 	}
-	limit, ok := s.number(c, "limit")
+	limit, ok := s.limit(c)
 	if !ok {
 		return
 	}

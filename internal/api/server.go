@@ -120,12 +120,13 @@ type Server struct {
 	public   *edge.Public
 	limits   *rates
 	requests *prometheus.CounterVec
-	took     prometheus.Histogram
+	took     *prometheus.HistogramVec
 	engine   *gin.Engine
 	handler  http.Handler
 	listener net.Listener
 	draining func() bool
-	silent   bool // the tracer tells nobody
+	silent   bool                // the tracer tells nobody
+	fixed    map[string][]string // see fixedPaths
 
 	bodyBytes  atomic.Int64 // of all bodies that are larger than firstBody
 	turnedAway *prometheus.CounterVec
@@ -143,8 +144,8 @@ func New(cfg Config, service *handlers.Service, acc *accounts.Accounts, admin co
 		logins: make(chan struct{}, maxLogins), underWay: underWay{of: map[client]int{}}, proxies: cfg.Proxies(),
 		draining: func() bool { return false },
 		limits:   newRates(cfg, f),
-		requests: f.NewCounterVec(prometheus.CounterOpts{Name: "tideline_http_requests_total", Help: "Requests by status. A rise of 5xx: read the log by request id."}, []string{"status"}),
-		took:     f.NewHistogram(prometheus.HistogramOpts{Name: "tideline_http_seconds", Help: "Time of a request. When it rises: look at ingest's batches and at the store.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 15)}),
+		requests: f.NewCounterVec(prometheus.CounterOpts{Name: "tideline_http_requests_total", Help: "Requests by method, route and status. A rise of 5xx: read the log by request id."}, []string{"method", "route", "status"}),
+		took:     f.NewHistogramVec(prometheus.HistogramOpts{Name: "tideline_http_seconds", Help: "Time of a request. When it rises: look at ingest's batches and at the store.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 15)}, []string{"method", "route"}),
 	}
 	s.turnedAway = f.NewCounterVec(prometheus.CounterOpts{
 		Name: "tideline_http_turned_away_total",
@@ -163,14 +164,22 @@ func New(cfg Config, service *handlers.Service, acc *accounts.Accounts, admin co
 	g.UseRawPath = true             // a client_msg_id in an address may have an escaped slash
 	g.RedirectTrailingSlash = false // an address is right or not found; a redirected POST surprises everybody
 	_ = g.SetTrustedProxies(nil)    // internal/edge decides what is believed
-	g.NoRoute(func(c *gin.Context) { s.refuse(c, chat.Refuse(chat.CodeNotFound, "there is nothing at this address")) })
-	g.NoMethod(func(c *gin.Context) {
-		s.refuse(c, chat.Refuse(chat.CodeMethodNotAllowed, "this address does not take %s", c.Request.Method))
-	})
+	g.NoRoute(s.noRoute)
+	g.NoMethod(s.noMethod)
 	g.Use(s.around)
 	s.routes(g)
 	s.engine = g
+	s.fixed = fixedPaths(g.Routes())
+	if socket != nil {
+		s.fixed[socketPath] = []string{http.MethodGet} // no HEAD: a handshake has no answer to describe
+	}
 	s.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodHead && r.URL.Path != socketPath {
+			// net/http leaves the body out by the method of the request that it has read, which this copy does not change.
+			get := *r
+			get.Method = http.MethodGet
+			r = &get
+		}
 		if socket != nil && r.URL.Path == socketPath && r.Method == http.MethodGet {
 			w.Header().Set("X-Request-Id", requestID(r.Header.Get("X-Request-Id")))
 			socket.ServeHTTP(w, r) // outside of gin: a connection outlives its request
@@ -309,7 +318,8 @@ func (s *Server) around(c *gin.Context) {
 		}
 		took := time.Since(started)
 		s.counted(c)
-		s.took.Observe(took.Seconds())
+		method, route := routeOf(c)
+		s.took.WithLabelValues(method, route).Observe(took.Seconds())
 		if !s.log.Enabled(ctx, slog.LevelDebug) {
 			return
 		}
@@ -319,7 +329,17 @@ func (s *Server) around(c *gin.Context) {
 }
 
 func (s *Server) counted(c *gin.Context) {
-	s.requests.WithLabelValues(strconv.Itoa(c.Writer.Status())).Inc()
+	method, route := routeOf(c)
+	s.requests.WithLabelValues(method, route, strconv.Itoa(c.Writer.Status())).Inc()
+}
+
+// routeOf returns the labels of a request: the template of its route and not the path, which has ids. Requests without a
+// route have one pair of labels, whatever a client makes up.
+func routeOf(c *gin.Context) (method, route string) {
+	if route = c.FullPath(); route == "" {
+		return "unknown", "unknown"
+	}
+	return c.Request.Method, route
 }
 
 func goodRequestID(id string) bool {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"unicode/utf8"
 
 	"tideline/internal/sqlstore"
 	"tideline/pkg/chat"
@@ -56,8 +57,8 @@ func (s *Service) User(ctx context.Context, id chat.UserID) (User, error) {
 
 // SearchUsers gives people whose username begins with a text of at least two characters.
 func (s *Service) SearchUsers(ctx context.Context, begins string) (Users, error) {
-	if len(begins) < 2 || len(begins) > 64 {
-		return Users{}, chat.RefuseField(chat.CodeInvalidField, "query", "has not 2 to 64 characters")
+	if n := utf8.RuneCountInString(begins); n < 2 || n > 64 {
+		return Users{}, chat.RefuseField(chat.CodeInvalidField, "query", "must be 2 to 64 characters")
 	}
 	list, err := s.store.SearchUsers(ctx, begins, 20)
 	return usersOf(list), err
@@ -81,6 +82,9 @@ type UpdateUserRequest struct {
 
 // UpdateUser changes the caller.
 func (s *Service) UpdateUser(ctx context.Context, u chat.UserID, r UpdateUserRequest) (User, error) {
+	if r.Nickname == nil && r.AvatarURL == nil {
+		return User{}, chat.RefuseField(chat.CodeInvalidField, "nickname", "one of nickname, avatar_url is required")
+	}
 	if r.Nickname != nil {
 		if err := chat.ValidateName("nickname", *r.Nickname); err != nil {
 			return User{}, err

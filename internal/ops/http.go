@@ -125,6 +125,7 @@ func (s *Server) Draining() bool { return s.draining.Load() }
 // Run serves until the context ends.
 func (s *Server) Run(ctx context.Context) error {
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", index)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", s.ready)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
@@ -152,6 +153,24 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	_ = <-done // it ended because it was told to
 	return nil
+}
+
+// pages are what the private listener has, with what each is for.
+var pages = [...]struct{ path, what string }{
+	{"/healthz", "whether the process lives: 200"},
+	{"/readyz", "whether it takes requests: 200 or 503, with each condition as JSON"},
+	{"/metrics", "metrics for Prometheus, each with what to do when it is high"},
+	{"/debug/pprof/", "profiles of CPU, memory and goroutines"},
+}
+
+// index lists what the private listener has.
+func index(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	_, _ = fmt.Fprintf(w, "Tideline %s, private listener\n\n", version.String())
+	for _, p := range pages {
+		_, _ = fmt.Fprintf(w, "%-14s %s\n", p.path, p.what)
+	}
 }
 
 // How long the conditions of readiness may take: before each of them was true once, and afterwards, when they are there to be

@@ -175,6 +175,16 @@ func TestServer_IsReadyFromTheFirstTimeUntilTheDrainBeginsAndNamesWhatIsNot(t *t
 	fault = errors.New("not yet")
 	mu.Unlock()
 	expect("/healthz", 200, "ok")
+	expect("/", 200, "private listener")
+	for _, p := range pages {
+		expect("/", 200, "\n"+p.path+" ")
+		if status, _ := get(p.path); status == 404 {
+			t.Errorf("%s is listed and not served", p.path)
+		}
+	}
+	if status, _ := get("/nothing"); status != 404 {
+		t.Errorf("/nothing is answered %d", status)
+	}
 	expect("/readyz", 503, `"store":"not yet"`)
 	mu.Lock()
 	fault = nil

@@ -2,6 +2,7 @@ package pusher
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"time"
 
@@ -30,6 +31,7 @@ func (c *conn) auth(r *request) {
 	ctx, cancel := context.WithTimeout(c.p.base, c.p.cfg.AuthTimeout)
 	defer cancel()
 	var caller accounts.Caller
+	unreadable := true
 	_, err := c.p.guard(func() (any, error) {
 		var body authRequest
 		if err := handlers.Decode(r.body, &body); err != nil {
@@ -38,11 +40,17 @@ func (c *conn) auth(r *request) {
 		if body.Token == "" {
 			return nil, chat.RefuseField(chat.CodeInvalidField, "token", "is missing")
 		}
+		unreadable = false
 		var err error
 		caller, err = c.p.door.Authenticate(ctx, body.Token)
 		return nil, err
 	})
 	if err != nil {
+		if unreadable && c.isAuthed() { // a fault of form, which says nothing against the session
+			c.p.metrics.authFailures.WithLabelValues(string(chat.CodeOf(err))).Inc()
+			c.reply(r, nil, err)
+			return
+		}
 		c.refuseAuth(r, err, closeFor(err))
 		return
 	}
@@ -74,7 +82,17 @@ func (c *conn) auth(r *request) {
 	}
 }
 
+func (c *conn) isAuthed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.authed
+}
+
 func (c *conn) refuseAuth(r *request, err error, code CloseCode) {
+	if errors.Is(err, errGone) {
+		c.reply(r, nil, err)
+		return
+	}
 	c.p.metrics.authFailures.WithLabelValues(string(chat.CodeOf(err))).Inc()
 	c.reply(r, nil, err)
 	wait := time.Duration(0)

@@ -20,6 +20,7 @@ type conn struct {
 	f      *flusher
 	ws     *websocket.Conn // for reading; what is written goes around it, see frames.go
 	net    net.Conn
+	wire   *framedConn     // nil where the connection was not taken over from an HTTP server
 	raw    syscall.RawConn // nil where the socket cannot be written to without waiting
 	serial uint64
 	next   *conn // in a slot of the flusher's wheel; guarded by the flusher
@@ -204,6 +205,9 @@ func (c *conn) readFailed(err error) {
 		}
 	case errors.As(err, &closed), errors.As(err, &broken), errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed):
 	default:
+		if errors.Is(err, websocket.ErrReadLimit) { // a length of 2^63 or more, which the library only returns
+			c.bye(websocket.FormatCloseMessage(websocket.CloseProtocolError, ""))
+		}
 		// A broken protocol, of which the library has told the client in a close frame of the standard. What is still on
 		// its way is read, because closing a socket with unread bytes can destroy what was written to it.
 		c.shut(CloseBadFrame, 0)
@@ -307,6 +311,9 @@ func (c *conn) take() time.Duration {
 // echoClose answers a close frame of the client.
 func (c *conn) echoClose(code int, _ string) error {
 	payload := []byte{}
+	if code == websocket.CloseNoStatusReceived && c.wire != nil && c.wire.closeSize > 0 { // one byte, half a code
+		code = websocket.CloseProtocolError
+	}
 	if code != websocket.CloseNoStatusReceived {
 		payload = []byte{byte(code >> 8), byte(code)}
 	}

@@ -229,6 +229,11 @@ func (c *conn) reply(r *request, result any, err error) {
 	if op == "" {
 		op = "error"
 	}
+	if errors.Is(err, errGone) { // the client hung up: no answer can arrive, and nothing failed
+		c.p.log.Debug("client hung up during a request", "op", op)
+		c.answer(reply{})
+		return
+	}
 	if err != nil {
 		v := c.p.refuse(err, c.serial, op)
 		c.answer(answer(r.id, op, nil, &v))

@@ -75,8 +75,15 @@ func (p *Pusher) turnAway(w http.ResponseWriter, reason string, e *chat.Error) {
 	if v.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.FormatInt((v.RetryAfter+999)/1000, 10))
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("X-Request-Id", v.RequestID)
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+	h.Set("Sec-WebSocket-Version", "13") // the only one that the library speaks
+	if e.Code == chat.CodeMethodNotAllowed {
+		h.Set("Allow", http.MethodGet)
+	}
+	h.Set("X-Request-Id", v.RequestID)
 	w.WriteHeader(chat.ReasonFor(e.Code).Status)
 	_ = json.NewEncoder(w).Encode(struct {
 		Error refusal `json:"error"`
@@ -95,7 +102,7 @@ func (p *Pusher) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if id := w.Header().Get("X-Request-Id"); id != "" {
 		answer = http.Header{"X-Request-Id": {id}}
 	}
-	ws, err := p.upgrader.Upgrade(w, r, answer)
+	ws, err := p.upgrader.Upgrade(tapping{w}, r, answer)
 	if err != nil {
 		p.leaveHello(&hello{address})
 		p.log.Debug("a handshake failed", "err", err)
@@ -175,12 +182,16 @@ func (p *Pusher) leaveHello(h *hello) {
 
 func (p *Pusher) newConn(ws *websocket.Conn, address string) *conn {
 	nc := ws.NetConn()
+	wire, _ := nc.(*framedConn)
+	if wire != nil {
+		nc = wire.Conn
+	}
 	if tcp, ok := nc.(*net.TCPConn); ok {
 		_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: p.cfg.KeepAlive > 0, Idle: p.cfg.KeepAlive, Interval: p.cfg.KeepAlive, Count: 3})
 	}
 	serial := p.serial.Add(1)
 	c := &conn{
-		p: p, f: p.flushers[serial%uint64(len(p.flushers))], ws: ws, net: nc, raw: rawConn(nc), serial: serial,
+		p: p, f: p.flushers[serial%uint64(len(p.flushers))], ws: ws, net: nc, raw: rawConn(nc), wire: wire, serial: serial,
 		hello: &hello{address}, lastUnasked: -p.cfg.Window, bucket: bucket{tokens: float64(p.cfg.RequestBurst), at: p.clock()},
 	}
 	_ = nc.SetReadDeadline(time.Now().Add(p.cfg.AuthTimeout))

@@ -28,10 +28,13 @@ type dialect struct {
 	noTable func(err error) bool
 	// unusual is the condition that a text column has other characters than those of usernames that are registered here.
 	unusual func(column string) string
+	// sizes selects the name, the rows and the bytes of tables.
+	sizes string
 }
 
 var mysqlDialect = dialect{
 	name:       "mysql",
+	sizes:      mysqlSizes,
 	onConflict: " ON DUPLICATE KEY UPDATE ",
 	incoming:   func(column string) string { return "VALUES(" + column + ")" },
 	greatest:   "GREATEST",
@@ -65,6 +68,7 @@ var mysqlDialect = dialect{
 
 var sqliteDialect = dialect{
 	name:       "sqlite",
+	sizes:      sqliteSizes,
 	onConflict: " ON CONFLICT (%s) DO UPDATE SET ",
 	incoming:   func(column string) string { return "excluded." + column },
 	greatest:   "MAX",

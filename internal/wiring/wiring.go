@@ -137,6 +137,8 @@ type Parts struct {
 	Marks *marks.Marks
 	// Tracer begins the spans of this process.
 	Tracer trace.Tracer
+	// DataBytes returns the size of the data folder, where the process has one of its own. Set it before Door.
+	DataBytes func() (int64, error)
 	// ID names this process among the clients of Kafka and Redis.
 	ID string
 
@@ -286,6 +288,9 @@ func (p *Parts) Socket(r *Requests) (http.Handler, ops.Named) {
 func (p *Parts) Door(r *Requests, socket http.Handler) (ops.Named, net.Addr, error) {
 	s := api.New(p.Settings.HTTP, r.Service, r.Accounts, p.Settings.Auth.AdminToken, socket, p.Tracer, p.Log, p.Registry)
 	s.DrainingWhen(p.Ops.Draining)
+	if err := p.Registry.Register(newSizes(p.Guarded.Sizes, p.DataBytes, p.Log)); err != nil {
+		return ops.Named{}, nil, fmt.Errorf("registering the gauges of sizes: %w", err)
+	}
 	addr, err := s.Listen()
 	return ops.Named{Name: "http", Service: s}, addr, err
 }

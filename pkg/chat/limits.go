@@ -4,6 +4,7 @@ package chat
 const (
 	MaxClientMsgIDBytes  = 64
 	MaxContentBytes      = 64 << 10
+	MaxRawContentBytes   = 512 << 10 // with its white space: the largest body of a request, as http.max-body has it by default
 	MaxMentions          = 50
 	MaxRecipients        = 100
 	MaxMembersPerCommand = 500     // so that one command is one event of a bounded size

@@ -179,8 +179,8 @@ func validateSize(field string, raw json.RawMessage) (json.RawMessage, error) {
 	if len(raw) == 0 {
 		return nil, RefuseField(CodeInvalidField, field, "is missing")
 	}
-	if len(raw) > 2*MaxContentBytes {
-		return nil, RefuseField(CodeTooLarge, field, "is over %d bytes", MaxContentBytes)
+	if len(raw) > MaxRawContentBytes {
+		return nil, RefuseField(CodeTooLarge, field, "is over %d bytes with its white space", MaxRawContentBytes)
 	}
 	content, err := CanonicalObject(raw)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -72,6 +73,40 @@ func TestDocument_SchemasOfObjectsAreClosed(t *testing.T) {
 			t.Errorf("%s allows fields that it does not name", pointer)
 		}
 	})
+}
+
+// The description says that a field which is null is as good as absent.
+func TestDocument_OptionalFieldsOfRequestsMayBeNull(t *testing.T) {
+	tree, err := Tree(openapi.Document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	schemas := tree.(map[string]any)["components"].(map[string]any)["schemas"].(map[string]any)
+	checked := 0
+	every(tree.(map[string]any)["paths"], "", func(n map[string]any, pointer string) {
+		if !strings.HasSuffix(pointer, "/requestBody/content/application~1json") {
+			return
+		}
+		name := strings.TrimPrefix(n["schema"].(map[string]any)["$ref"].(string), "#/components/schemas/")
+		schema := schemas[name].(map[string]any)
+		required := fmt.Sprint(schema["required"])
+		for field := range schema["properties"].(map[string]any) {
+			if slices.Contains(strings.Fields(strings.Trim(required, "[]")), field) {
+				continue
+			}
+			checked++
+			s, err := Compile(tree, "/components/schemas/"+name+"/properties/"+field)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Validate(nil); err != nil {
+				t.Errorf("%s.%s may not be null: %v", name, field, err)
+			}
+		}
+	})
+	if checked < 20 {
+		t.Errorf("only %d fields were found", checked)
+	}
 }
 
 func TestDocument_KnowsTheReasonsOfRefusalsAndNoOthers(t *testing.T) {
@@ -143,10 +178,10 @@ func TestExchange_RefusesWhatTheDocumentDoesNotHave(t *testing.T) {
 		{"a refusal", "POST", "/conversations/g-5/messages", `{`, 403, refused, "", true},
 		{"nothing", "GET", "/nothing", "", 404, strings.Replace(refused, "muted", "not_found", 1), "", true},
 
-		{"a field that is not documented", "PATCH", "/users/me", `{}`, 200, `{"user_id":"5","nickname":"A","age":7}`, "", false},
-		{"a field that is missing", "PATCH", "/users/me", `{}`, 200, `{"user_id":"5"}`, "", false},
-		{"a number for an id", "PATCH", "/users/me", `{}`, 200, `{"user_id":5,"nickname":"A"}`, "", false},
-		{"a status that is not documented", "PATCH", "/users/me", `{}`, 202, `{"user_id":"5","nickname":"A"}`, "", false},
+		{"a field that is not documented", "PATCH", "/users/me", `{"nickname":"A"}`, 200, `{"user_id":"5","nickname":"A","age":7}`, "", false},
+		{"a field that is missing", "PATCH", "/users/me", `{"nickname":"A"}`, 200, `{"user_id":"5"}`, "", false},
+		{"a number for an id", "PATCH", "/users/me", `{"nickname":"A"}`, 200, `{"user_id":5,"nickname":"A"}`, "", false},
+		{"a status that is not documented", "PATCH", "/users/me", `{"nickname":"A"}`, 202, `{"user_id":"5","nickname":"A"}`, "", false},
 		{"a request that is not documented", "PATCH", "/users/me", `{"age":7}`, 200, `{"user_id":"5","nickname":"A"}`, "", false},
 		{"a query that is not documented in its range", "GET", "/conversations/g-5/messages?limit=900", "", 200, page, "ETag: \"a1\"\nCache-Control: private, no-cache", false},
 		{"an id of the wrong form", "GET", "/conversations/x-5/messages", "", 200, page, "ETag: \"a1\"\nCache-Control: private, no-cache", false},

@@ -120,6 +120,7 @@ func TestInput_MissingAndZeroAreRefused(t *testing.T) {
 	for _, c := range []struct{ name, method, path, body, field string }{
 		{"batch without ids", "POST", "/users/batch", `{}`, "user_ids"},
 		{"batch of null", "POST", "/users/batch", `{"user_ids":null}`, "user_ids"},
+		{"batch of a null", "POST", "/users/batch", `{"user_ids":[null]}`, "user_ids"},
 		{"batch without a body", "POST", "/users/batch", ``, "user_ids"},
 		{"profile without a body", "PATCH", "/users/me", ``, "nickname"},
 		{"profile without a change", "PATCH", "/users/me", `{}`, "nickname"},
@@ -191,10 +192,10 @@ func TestSend_WhiteSpaceIsNotContent(t *testing.T) {
 		t.Fatal(err)
 	}
 	var indented bytes.Buffer
-	if err := json.Indent(&indented, compact, "", "              "); err != nil {
+	if err := json.Indent(&indented, compact, "", "       "); err != nil {
 		t.Fatal(err)
 	}
-	if len(compact) > 40<<10 || indented.Len() < 290_000 {
+	if len(compact) > 40<<10 || indented.Len() < 290_000 || indented.Len() > 500_000 {
 		t.Fatalf("%d bytes are indented to %d", len(compact), indented.Len())
 	}
 	body := raw(`{"client_msg_id":"i","type":"custom","content":` + indented.String() + `}`)

@@ -39,6 +39,9 @@ func (s *Service) UsersByID(ctx context.Context, ids []chat.UserID) (Users, erro
 	if len(ids) > maxUserBatch {
 		return Users{}, chat.RefuseField(chat.CodeInvalidField, "user_ids", "names %d users, %d are allowed", len(ids), maxUserBatch)
 	}
+	if slices.ContainsFunc(ids, func(id chat.UserID) bool { return id <= 0 }) { // null, in a list
+		return Users{}, chat.RefuseField(chat.CodeInvalidField, "user_ids", "must be ids of users")
+	}
 	list, err := s.store.Users(ctx, ids)
 	return usersOf(list), err
 }

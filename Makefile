@@ -20,6 +20,7 @@ build: go ## build every command into bin/
 
 test: go ## install the real servers, and run every check and every test against them
 	scripts/install-servers
+	scripts/install-schemathesis
 	$(MAKE) --no-print-directory lint
 	TIDELINE_REQUIRE_SERVERS=1 go test -race -timeout 30m $$(go list ./... | grep -vE '/test/(fault|bench)$$')
 	TIDELINE_REQUIRE_SERVERS=1 go test -race -timeout 30m ./test/fault

@@ -122,6 +122,7 @@ func TestInput_MissingAndZeroAreRefused(t *testing.T) {
 		{"batch of null", "POST", "/users/batch", `{"user_ids":null}`, "user_ids"},
 		{"batch of a null", "POST", "/users/batch", `{"user_ids":[null]}`, "user_ids"},
 		{"batch without a body", "POST", "/users/batch", ``, "user_ids"},
+		{"password without the current one", "PUT", "/users/me/password", `{"client_msg_id":"a","new_password":"` + password + `"}`, "current_password"},
 		{"profile without a body", "PATCH", "/users/me", ``, "nickname"},
 		{"profile without a change", "PATCH", "/users/me", `{}`, "nickname"},
 		{"profile with a name of the change alone", "PATCH", "/users/me", `{"client_msg_id":"a"}`, "nickname"},

@@ -482,15 +482,19 @@ func (s *Server) endSession(c *gin.Context) {
 
 func (s *Server) changePassword(c *gin.Context) {
 	var r struct {
-		ClientMsgID string `json:"client_msg_id"`
-		Current     string `json:"current_password"`
-		New         string `json:"new_password"`
+		ClientMsgID string  `json:"client_msg_id"`
+		Current     *string `json:"current_password"`
+		New         string  `json:"new_password"`
 	}
 	if !s.body(c, &r) || !s.key(c, &r.ClientMsgID) {
 		return
 	}
+	if r.Current == nil { // a retry is compared by its new password alone
+		s.refuse(c, chat.RefuseField(chat.CodeInvalidField, "current_password", "is required"))
+		return
+	}
 	err := s.accounts.ChangePassword(c.Request.Context(), accounts.PasswordChange{
-		Address: s.proxies.Address(c.Request), Key: r.ClientMsgID, Caller: who(c), Current: r.Current, New: r.New,
+		Address: s.proxies.Address(c.Request), Key: r.ClientMsgID, Caller: who(c), Current: *r.Current, New: r.New,
 	})
 	if err != nil {
 		s.refuse(c, err)

@@ -273,10 +273,10 @@ func TestRegister_RefusesTheCommonestPasswordsAndTheUsername(t *testing.T) {
 	for _, p := range []string{"Grace.Hopper", "grace.hopper", "GRACE.HOPPER", "ｇｒａｃｅ.ｈｏｐｐｅｒ", " grace.hopper"} {
 		refused(t, register("Grace.Hopper", p), chat.CodeInvalidField)
 	}
-	for _, p := range []string{"1234567", "", strings.Repeat("x", 257)} {
+	for _, p := range []string{"1234567", "", "\u00e4\u00f6\u00fc\u00df", strings.Repeat("x", 257)} {
 		refused(t, register("somebody", p), chat.CodeInvalidField)
 	}
-	for i, p := range []string{"correct horse", "battery staple", "grace.hopper.2", "\u00e4\u00f6\u00fc\u00df"} {
+	for i, p := range []string{"correct horse", "battery staple", "grace.hopper.2", "\u00e4\u00f6\u00fc\u00df\u00e4\u00f6\u00fc\u00df", strings.Repeat("\u00e4", 256)} {
 		if err := register(fmt.Sprint("fine", i), p); err != nil {
 			t.Errorf("%q: %v", p, err)
 		}

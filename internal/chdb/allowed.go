@@ -73,8 +73,8 @@ var plainNodes = map[string]bool{
 // roots are the statements that readers have.
 var roots = map[string]bool{"SelectWithUnionQuery": true, "SelectIntersectExceptQuery": true, "DescribeQuery": true}
 
-// showTables is the statement that lists the views. Its tree does not say what is listed.
-var showTables = regexp.MustCompile(`(?i)^\s*SHOW\s+TABLES\s*$`)
+// showTables is the statement that lists the views. Its tree does not say what is listed, so its text decides alone.
+var showTables = regexp.MustCompile(`(?i)^\s*SHOW\s+TABLES(?:\s+FORMAT\s+(?-i:(\w+)))?\s*$`)
 
 func denied(format string, args ...any) error {
 	return &QueryError{Text: "Code: 497. DB::Exception: " + fmt.Sprintf(format, args...) + ". (ACCESS_DENIED)"}
@@ -85,8 +85,8 @@ func denied(format string, args ...any) error {
 // the real parts keep their lines.
 func mayRead(tree, text, database string, known []string) error {
 	lines := strings.Split(strings.TrimSuffix(tree, "\n"), "\n")
-	if lines[0] == "ShowTables" {
-		if len(lines) == 1 && showTables.MatchString(text) {
+	if root, _, _ := strings.Cut(lines[0], " "); root == "ShowTables" {
+		if m := showTables.FindStringSubmatch(text); m != nil && (m[1] == "" || readFormats[m[1]]) {
 			return nil
 		}
 		return denied("readers may list tables by SHOW TABLES alone")

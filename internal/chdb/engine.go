@@ -23,6 +23,7 @@ type library struct {
 	query   func(conn uintptr, text *byte, textLen uintptr, format *byte, formatLen uintptr) uintptr
 	buffer  func(result uintptr) uintptr
 	length  func(result uintptr) uintptr
+	rows    func(result uintptr) uint64
 	problem func(result uintptr) uintptr
 	destroy func(result uintptr)
 	end     func(conn uintptr)
@@ -79,7 +80,7 @@ func Open(path, dataDir string) (*Engine, error) {
 	var signals func(enabled int32)
 	for name, into := range map[string]any{
 		"chdb_set_signal_handlers_enabled": &signals, "chdb_connect": &lib.connect, "chdb_close_conn": &lib.end, "chdb_query_n": &lib.query,
-		"chdb_result_buffer": &lib.buffer, "chdb_result_length": &lib.length, "chdb_result_error": &lib.problem, "chdb_destroy_query_result": &lib.destroy,
+		"chdb_result_buffer": &lib.buffer, "chdb_result_length": &lib.length, "chdb_result_rows_read": &lib.rows, "chdb_result_error": &lib.problem, "chdb_destroy_query_result": &lib.destroy,
 	} {
 		symbol, err := purego.Dlsym(handle, name)
 		if err != nil {
@@ -150,7 +151,7 @@ type Statement struct {
 
 // Run waits for its turn, runs one statement of the owner and returns its result in the format asked for. An error of the engine is a
 // *QueryError; the context's error means that the statement was not begun. One that was begun runs to its end.
-func (e *Engine) Run(ctx context.Context, s Statement) ([]byte, error) {
+func (e *Engine) Run(ctx context.Context, s Statement) (*Result, error) {
 	select {
 	case e.turn <- struct{}{}:
 		defer func() { <-e.turn }()
@@ -175,7 +176,7 @@ func (e *Engine) Run(ctx context.Context, s Statement) ([]byte, error) {
 			return nil, err
 		}
 	}
-	return e.owner.run(s.Text, s.Format)
+	return e.owner.query(s.Text, s.Format)
 }
 
 // reset gives settings back their defaults; those that were refused need none.
@@ -187,8 +188,23 @@ func (e *Engine) reset(settings map[string]string) {
 	}
 }
 
-// run calls the library.
+// run runs a statement and returns the bytes of its result.
 func (s *session) run(text, format string) ([]byte, error) {
+	result, err := s.query(text, format)
+	if err != nil {
+		return nil, err
+	}
+	return result.Data, nil
+}
+
+// Result is what a statement returns.
+type Result struct {
+	Data []byte // in the statement's format
+	Rows uint64
+}
+
+// query calls the library.
+func (s *session) query(text, format string) (*Result, error) {
 	if text == "" {
 		return nil, &QueryError{Text: "Code: 62. DB::Exception: the statement is empty. (SYNTAX_ERROR)"}
 	}
@@ -205,12 +221,11 @@ func (s *session) run(text, format string) ([]byte, error) {
 			return nil, &QueryError{Text: text}
 		}
 	}
-	n := int(s.lib.length(result))
-	if n == 0 {
-		return nil, nil
+	out := &Result{Rows: s.lib.rows(result)}
+	if n := int(s.lib.length(result)); n > 0 {
+		out.Data = make([]byte, n)
+		copy(out.Data, unsafe.Slice((*byte)(pointer(s.lib.buffer(result))), n))
 	}
-	out := make([]byte, n)
-	copy(out, unsafe.Slice((*byte)(pointer(s.lib.buffer(result))), n))
 	return out, nil
 }
 

@@ -69,3 +69,20 @@ func squeeze(block []byte, method string) ([]byte, error) {
 	}
 	return w.Data, nil
 }
+
+// squeezeBytes is how much of a result is compressed as one block, as in ClickHouse.
+const squeezeBytes = 1 << 20
+
+// squeezeAll compresses a result that is no sequence of blocks.
+func squeezeAll(result []byte, method string) ([]byte, error) {
+	var out []byte
+	for len(result) > 0 {
+		n := min(len(result), squeezeBytes)
+		piece, err := squeeze(result[:n], method)
+		if err != nil {
+			return nil, err
+		}
+		out, result = append(out, piece...), result[n:]
+	}
+	return out, nil
+}

@@ -46,14 +46,14 @@ var readSettings = map[string]bool{
 	"output_format_json_named_tuples_as_objects": true, "output_format_json_quote_64bit_floats": true, "output_format_json_quote_64bit_integers": true,
 	"output_format_json_quote_decimals": true, "output_format_json_quote_denormals": true, "output_format_native_write_json_as_string": true,
 	"output_format_pretty_max_rows": true, "output_format_write_statistics": true, "session_timezone": true,
-	"cancel_http_readonly_queries_on_client_close": false, "send_progress_in_http_headers": false,
+	"async_insert": false, "cancel_http_readonly_queries_on_client_close": false, "send_progress_in_http_headers": false,
 }
 
 // Read waits for its turn and runs one statement of a reader, in a session of its own that is forced to readonly=1. What may
 // be read is decided by the statement's syntax tree, as the engine has parsed it. The statement ends when the context does.
-func (e *Engine) Read(ctx context.Context, s Statement, limits Limits) ([]byte, error) {
+func (e *Engine) Read(ctx context.Context, s Statement, limits Limits) (*Result, error) {
 	if len(s.Text) > maxReadText {
-		return nil, &QueryError{Text: "Code: 62. DB::Exception: the statement is longer than 262144 bytes. (SYNTAX_ERROR)"}
+		return nil, tooLong()
 	}
 	settings, limit, err := readerSettings(s.Settings, limits.Time)
 	if err != nil {
@@ -88,6 +88,13 @@ func (e *Engine) Read(ctx context.Context, s Statement, limits Limits) ([]byte, 
 	if _, err := reader.run("USE "+quoteName(limits.Database), "Null"); err != nil {
 		return nil, err
 	}
+	text, copies := useCatalog(s.Text)
+	if s.Text = text; len(text) > maxReadText {
+		return nil, tooLong()
+	}
+	if err := reader.copyCatalog(copies, limits.Database); err != nil {
+		return nil, err
+	}
 	settings = append(settings, [][2]string{
 		{"log_comment", tag}, {"max_execution_time", strconv.FormatFloat(limit.Seconds(), 'f', 3, 64)}, {"timeout_overflow_mode", "throw"},
 		{"max_memory_usage", strconv.Itoa(readMemory)}, {"max_result_rows", strconv.Itoa(readRows)}, {"max_result_bytes", strconv.Itoa(readBytes)}, {"result_overflow_mode", "throw"},
@@ -113,8 +120,12 @@ func (e *Engine) Read(ctx context.Context, s Statement, limits Limits) ([]byte, 
 	return nil, err
 }
 
+func tooLong() error {
+	return &QueryError{Text: "Code: 62. DB::Exception: the statement is longer than 262144 bytes. (SYNTAX_ERROR)"}
+}
+
 // read checks a statement and runs it.
-func (s *session) read(st Statement, database string, known []string) ([]byte, error) {
+func (s *session) read(st Statement, database string, known []string) (*Result, error) {
 	// EXPLAIN AST shows the first statement of several, and the library runs all of them: formatQuery takes exactly one.
 	if _, err := s.run("SELECT formatQuerySingleLine("+quote(st.Text)+")", "Null"); err != nil {
 		text, _, _ := strings.Cut(err.Error(), ": In scope SELECT formatQuerySingleLine")
@@ -127,7 +138,7 @@ func (s *session) read(st Statement, database string, known []string) ([]byte, e
 	if err := mayRead(string(tree), st.Text, database, known); err != nil {
 		return nil, err
 	}
-	return s.run(st.Text, st.Format)
+	return s.query(st.Text, st.Format)
 }
 
 // readerSettings sorts what a reader has set: parameters of the statement, the look of the result, and a time limit below

@@ -1,6 +1,7 @@
 package chdb
 
 import (
+	"bytes"
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
@@ -9,6 +10,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"mime"
+	"mime/multipart"
 	"net"
 	"net/http"
 	"net/url"
@@ -111,12 +114,18 @@ type request struct {
 	// revision is the client's, for blocks in the native format; 0 for none.
 	revision   uint64
 	compress   string // method of native compression of the answer, or ""
+	gzip       bool   // the answer has Content-Encoding: gzip
 	data       []byte // behind an INSERT
 	dataFormat string
 }
 
 func (s *Server) statement(w http.ResponseWriter, r *http.Request) {
-	as := s.role(r)
+	params, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		refuse(w, http.StatusBadRequest, "Code: 36. DB::Exception: the address has parameters that are not readable. (BAD_ARGUMENTS)")
+		return
+	}
+	as := s.role(r, params)
 	seats := s.seats
 	switch as {
 	case noRole:
@@ -133,7 +142,7 @@ func (s *Server) statement(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusServiceUnavailable, "Code: 202. DB::Exception: too many statements wait for their turn. (TOO_MANY_SIMULTANEOUS_QUERIES)")
 		return
 	}
-	q, err := s.read(w, r, as)
+	q, err := s.read(w, r, params, as)
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
@@ -150,6 +159,10 @@ func (s *Server) statement(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), patience)
 	defer cancel()
 	result, err := s.run(ctx, q, as)
+	var body []byte
+	if err == nil {
+		body, err = q.encode(result.Data)
+	}
 	var said *QueryError
 	switch {
 	case errors.As(err, &said):
@@ -168,14 +181,17 @@ func (s *Server) statement(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusInternalServerError, "Code: 1001. DB::Exception: the server has a fault. (STD_EXCEPTION)")
 		return
 	}
-	w.Header().Set("X-ClickHouse-Format", q.Format)
+	if w.Header().Set("X-ClickHouse-Format", q.resultFormat()); q.gzip {
+		w.Header().Set("Content-Encoding", "gzip")
+	}
 	w.Header().Set("Content-Type", "application/octet-stream")
-	w.Header().Set("Content-Length", strconv.Itoa(len(result)))
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeWait)) // every connection of net/http has it
-	_, _ = w.Write(result)
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.Header().Set("X-ClickHouse-Summary", `{"result_rows":"`+strconv.FormatUint(result.Rows, 10)+`"}`) // the JDBC driver reads no rows without it
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeWait))                       // every connection of net/http has it
+	_, _ = w.Write(body)
 }
 
-func (s *Server) run(ctx context.Context, q *request, as role) ([]byte, error) {
+func (s *Server) run(ctx context.Context, q *request, as role) (*Result, error) {
 	if as == roleReader {
 		return s.runRead(ctx, q)
 	}
@@ -191,15 +207,11 @@ func (s *Server) run(ctx context.Context, q *request, as role) ([]byte, error) {
 		}
 		q.Text += " FROM INFILE " + quote(f.Name()) + " FORMAT " + q.dataFormat
 	}
-	result, err := s.engine.Run(ctx, q.Statement)
-	if err != nil {
-		return nil, err
-	}
-	return q.encode(result)
+	return s.engine.Run(ctx, q.Statement)
 }
 
 // runRead runs a statement of a reader. It ends when the client goes and when the server stops.
-func (s *Server) runRead(ctx context.Context, q *request) ([]byte, error) {
+func (s *Server) runRead(ctx context.Context, q *request) (*Result, error) {
 	if q.data != nil {
 		return nil, denied("INSERT is not for readers")
 	}
@@ -212,29 +224,53 @@ func (s *Server) runRead(ctx context.Context, q *request) ([]byte, error) {
 		case <-ctx.Done():
 		}
 	}()
-	result, err := s.engine.Read(ctx, q.Statement, Limits{Database: s.cfg.ReaderDatabase, Time: s.cfg.ReaderTime})
-	if err != nil {
-		return nil, err
-	}
-	return q.encode(result)
+	return s.engine.Read(ctx, q.Statement, Limits{Database: s.cfg.ReaderDatabase, Time: s.cfg.ReaderTime})
 }
 
-// encode returns a result as the client wants it: blocks are those of its revision, and text stays as it is.
-func (q *request) encode(result []byte) ([]byte, error) {
-	if format := formatOf(q.Text); q.Format != native || format != "" && !strings.EqualFold(format, native) {
-		return result, nil
+// resultFormat returns the format that the statement names for its result, or the request's.
+func (q *request) resultFormat() string {
+	if format := formatOf(q.Text); format != "" {
+		return format
 	}
-	return transcode(result, q.revision, q.compress)
+	return q.Format
+}
+
+// encode returns a result as the client wants it: blocks are those of its revision, text stays as it is, and both are
+// compressed where the client asked for that.
+func (q *request) encode(result []byte) (out []byte, err error) {
+	switch {
+	case q.Format == native && strings.EqualFold(q.resultFormat(), native):
+		out, err = transcode(result, q.revision, q.compress)
+	case q.compress != "":
+		out, err = squeezeAll(result, q.compress)
+	default:
+		out = result
+	}
+	if err != nil || !q.gzip {
+		return out, err
+	}
+	var zipped bytes.Buffer
+	z := gzip.NewWriter(&zipped)
+	if _, err = z.Write(out); err == nil {
+		err = z.Close()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("compressing the result: %w", err)
+	}
+	return zipped.Bytes(), nil
 }
 
 // role returns what the request's password permits; user names do not matter. Both passwords are always compared, so
 // that the time does not say which of them was closer.
-func (s *Server) role(r *http.Request) role {
+func (s *Server) role(r *http.Request, params url.Values) role {
 	owner, reader := s.cfg.Password.Reveal(), s.cfg.ReaderPassword.Reveal()
 	if owner == "" {
 		return roleOwner // Validate has made sure that only this machine can reach the address, and that there is no reader
 	}
-	given := r.Header.Get("X-ClickHouse-Key")
+	given := params.Get("password")
+	if key := r.Header.Get("X-ClickHouse-Key"); key != "" {
+		given = key
+	}
 	if _, password, ok := r.BasicAuth(); ok {
 		given = password
 	}
@@ -259,14 +295,10 @@ const native = "Native"
 var notSettings = map[string]bool{
 	"query": true, "database": true, "default_format": true, "client_protocol_version": true, "query_id": true, "quota_key": true, "user": true, "password": true,
 	"compress": true, "decompress": true, "network_compression_method": true, "network_zstd_compression_level": true, "session_id": true,
-	"session_timeout": true, "wait_end_of_query": true, "buffer_size": true, "enable_http_compression": true,
+	"session_timeout": true, "session_check": true, "wait_end_of_query": true, "buffer_size": true, "enable_http_compression": true,
 }
 
-func (s *Server) read(w http.ResponseWriter, r *http.Request, as role) (*request, error) {
-	params, err := url.ParseQuery(r.URL.RawQuery)
-	if err != nil {
-		return nil, errors.New("the address has parameters that are not readable")
-	}
+func (s *Server) read(w http.ResponseWriter, r *http.Request, params url.Values, as role) (*request, error) {
 	limit := int64(s.cfg.MaxBody)
 	if as == roleReader {
 		limit = min(limit, 2*maxReadText) // a statement, and what is compressed badly
@@ -275,16 +307,30 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request, as role) (*request
 	if err != nil {
 		return nil, err
 	}
-	q := &request{Statement: Statement{Database: params.Get("database"), Format: params.Get("default_format"), Settings: map[string]string{}}}
-	if q.Database == "" {
-		q.Database = r.Header.Get("X-ClickHouse-Database")
+	if kind, options, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err == nil && kind == "multipart/form-data" {
+		if err := readForm(body, options["boundary"], params); err != nil {
+			return nil, err
+		}
+		body = nil
 	}
-	if q.Database == "" && as == roleOwner {
+	q := &request{Statement: Statement{Database: params.Get("database"), Format: params.Get("default_format"), Settings: map[string]string{}}}
+	// A header goes before the parameter, as in ClickHouse.
+	if v := r.Header.Get("X-ClickHouse-Database"); v != "" {
+		q.Database = v
+	}
+	if v := r.Header.Get("X-ClickHouse-Format"); v != "" {
+		q.Format = v
+	}
+	switch {
+	case q.Database == "" && as == roleOwner:
 		q.Database = "default"
+	case q.Database == "default" && as == roleReader:
+		q.Database = "" // clients name it where their user has named none: for a reader that is the one of the views
 	}
 	if q.Format == "" {
 		q.Format = "TabSeparated"
 	}
+	q.gzip = params.Get("enable_http_compression") == "1" && acceptsGzip(r.Header.Values("Accept-Encoding"))
 	if v := params.Get("client_protocol_version"); v != "" {
 		if q.revision, err = strconv.ParseUint(v, 10, 32); err != nil {
 			return nil, errors.New("client_protocol_version is no number")
@@ -340,6 +386,50 @@ func (s *Server) body(w http.ResponseWriter, r *http.Request, params url.Values,
 		return nil, &http.MaxBytesError{Limit: limit}
 	}
 	return body, nil
+}
+
+// maxFields bounds the fields of a form: a statement, and parameters that people write by hand.
+const maxFields = 1000
+
+// readForm adds the fields of a form to the parameters of the address, which go before them. The body is bounded already.
+func readForm(body []byte, boundary string, params url.Values) error {
+	if boundary == "" {
+		return errors.New("the form has no boundary")
+	}
+	form := multipart.NewReader(bytes.NewReader(body), boundary)
+	for n := 0; ; n++ {
+		part, err := form.NextPart()
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return fmt.Errorf("reading the form: %w", err)
+		case n == maxFields:
+			return fmt.Errorf("the form has more than %d fields", maxFields)
+		case part.FileName() != "" || part.FormName() == "":
+			return errors.New("the form has a file, and tables of a request's own are not known here")
+		}
+		value, err := io.ReadAll(part)
+		if err != nil {
+			return fmt.Errorf("reading the form: %w", err)
+		}
+		params.Add(part.FormName(), string(value))
+	}
+}
+
+// acceptsGzip reports whether a client lists gzip among the encodings that it takes.
+func acceptsGzip(accepted []string) bool {
+	for item := range strings.SplitSeq(strings.Join(accepted, ","), ",") {
+		name, options, _ := strings.Cut(item, ";")
+		if !strings.EqualFold(strings.TrimSpace(name), "gzip") {
+			continue
+		}
+		weight, found := strings.CutPrefix(strings.ReplaceAll(options, " ", ""), "q=")
+		if q, err := strconv.ParseFloat(weight, 64); !found || err == nil && q > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // plainEOF gives the end of compressed blocks as readers expect it; a block that is cut off has another error.

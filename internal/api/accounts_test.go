@@ -319,6 +319,16 @@ func TestAdmin_IsForAdministratorsOnly(t *testing.T) {
 	if again := p.call("POST", "/admin/users", people).must(200); string(again.body) != string(first.body) {
 		t.Errorf("the same people are %s and then %s", first.body, again.body)
 	}
+	// A known person is found without a nickname; where one of several is not, nothing is made.
+	known := people["users"].([]m)
+	lookup := []m{{"external_id": known[0]["external_id"]}, {"external_id": known[1]["external_id"]}}
+	if found := p.call("POST", "/admin/users", m{"users": lookup}).must(200); string(found.body) != string(first.body) {
+		t.Errorf("without nicknames the same people are %s, not %s", found.body, first.body)
+	}
+	fresh := m{"external_id": "crm:" + key(), "nickname": "Cy"}
+	unknown := m{"external_id": "crm:" + key()}
+	p.call("POST", "/admin/users", m{"users": []m{lookup[0], fresh, unknown}}).refused(400, "invalid_field", "users.nickname")
+	p.call("POST", "/admin/users", m{"users": []m{{"external_id": fresh["external_id"]}}}).refused(400, "invalid_field", "users.nickname")
 	p.get("/users/me").refused(401, "unauthenticated", "")
 	id := first.object()["users"].([]any)[0].(m)["user_id"]
 	reserve := m{"creator_id": id, "client_msg_id": key()}

@@ -49,7 +49,7 @@ func TestDocs_EveryStatementRunsAndTellsTheTruth(t *testing.T) {
 	want := []string{
 		"[2026-03-01 2026-03-02]", // days
 		"[1:10:0 2:10:0]",         // who talks most
-		"[3]",                     // readers within the hour: at 0, 25 and 50 minutes
+		"[4]",                     // readers within the hour: at 0, 25 and 50 minutes, and the next sender
 		"[11 12 13 14 15]",        // around the word
 		"[1:3 2:4 3:3]",           // members
 		"[]",                      // nothing is missing
@@ -85,6 +85,11 @@ func TestDocs_EveryStatementRunsAndTellsTheTruth(t *testing.T) {
 	statements := regexp.MustCompile("(?s)```sql\n(.*?)```").FindAllStringSubmatch(string(page), -1)
 	if len(statements) != len(want) {
 		t.Fatalf("the page has %d statements, and %d are known here", len(statements), len(want))
+	}
+	// What was never said has nothing around it.
+	never := strings.ReplaceAll(statements[3][1], "harbour", "lighthouse")
+	if rows := scan[struct{}](t, engine, "SELECT 1 FROM ("+never+")"); len(rows) != 0 || never == statements[3][1] {
+		t.Errorf("%s\nreturns %d rows for a word that was never said", never, len(rows))
 	}
 	for i, s := range statements {
 		rows, err := engine.conn.Query(t.Context(), s[1])

@@ -276,7 +276,7 @@ func TestViews_AnswerAsANaiveCountDoes(t *testing.T) {
 	first := map[int64]time.Time{}
 	for i := range int64(300) {
 		m := Mark{UserID: i % 40, ConversationID: fmt.Sprintf("g-%d", i%3), Seq: i / 2, At: start.Add(time.Duration(i) * 10 * time.Second), Offset: i}
-		if m.ConversationID == "g-1" && m.Seq >= 60 {
+		if m.ConversationID == "g-1" && m.Seq >= 61 {
 			if at, there := first[m.UserID]; !there || m.At.Before(at) {
 				first[m.UserID] = m.At
 			}
@@ -286,6 +286,23 @@ func TestViews_AnswerAsANaiveCountDoes(t *testing.T) {
 	if err := engine.Insert(t.Context(), "b", marks); err != nil {
 		t.Fatal(err)
 	}
+	// A later message counts as a mark of its sender; the sender of number 61 is not counted.
+	writer := int64(0)
+	for _, m := range block.Messages {
+		if m.ConversationID != "g-1" || m.Kind != "message" || m.SenderID == 0 {
+			continue
+		}
+		if m.Seq == 61 {
+			writer = m.SenderID
+		}
+		if at, there := first[m.SenderID]; m.Seq > 61 && (!there || m.SentAt.Before(at)) {
+			first[m.SenderID] = m.SentAt
+		}
+	}
+	if _, there := first[writer]; writer == 0 || !there {
+		t.Fatalf("number 61 is of %d, of which no mark is known", writer)
+	}
+	delete(first, writer)
 	byMinute := map[time.Time]uint64{}
 	for _, at := range first {
 		byMinute[at.Truncate(time.Minute)]++
@@ -299,7 +316,7 @@ func TestViews_AnswerAsANaiveCountDoes(t *testing.T) {
 		Minute time.Time `ch:"minute"`
 		N      uint64    `ch:"readers"`
 		SoFar  uint64    `ch:"readers_so_far"`
-	}](t, engine, "SELECT * FROM read_through(conversation = 'g-1', number = 60)")
+	}](t, engine, "SELECT * FROM read_through(conversation = 'g-1', number = 61)")
 	if len(through) != len(minutes) {
 		t.Fatalf("%d minutes, want %d", len(through), len(minutes))
 	}

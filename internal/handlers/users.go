@@ -120,8 +120,8 @@ func (s *Service) users(ctx context.Context, ids map[chat.UserID]bool) (map[stri
 
 // ExternalUser is a person whose identity comes from elsewhere.
 type ExternalUser struct {
-	ExternalID string `json:"external_id"`
-	Nickname   string `json:"nickname"`
+	ExternalID string  `json:"external_id"`
+	Nickname   *string `json:"nickname,omitempty"` // nil looks the person up
 }
 
 // ImportUsersRequest is a batch of them. Doing it twice is doing it once: external ids name people.
@@ -151,14 +151,18 @@ func (s *Service) ImportUsers(ctx context.Context, r ImportUsersRequest) (Import
 		if u.ExternalID == "" || len(u.ExternalID) > 255 {
 			return ImportedUsers{}, chat.RefuseField(chat.CodeInvalidField, "users.external_id", "has not 1 to 255 bytes")
 		}
-		if err := chat.ValidateName("users.nickname", u.Nickname); err != nil {
-			return ImportedUsers{}, err
+		nickname := ""
+		if u.Nickname != nil {
+			nickname = *u.Nickname
+			if err := chat.ValidateName("users.nickname", nickname); err != nil {
+				return ImportedUsers{}, err
+			}
 		}
 		id, err := s.ids.NextID()
 		if err != nil {
 			return ImportedUsers{}, err
 		}
-		people[i] = sqlstore.ExternalUser{ExternalID: u.ExternalID, Nickname: u.Nickname, ID: chat.UserID(id)}
+		people[i] = sqlstore.ExternalUser{ExternalID: u.ExternalID, Nickname: nickname, ID: chat.UserID(id)}
 	}
 	ids, err := s.store.UpsertExternal(ctx, people, s.now().UnixMilli())
 	if err != nil {
@@ -166,6 +170,9 @@ func (s *Service) ImportUsers(ctx context.Context, r ImportUsersRequest) (Import
 	}
 	out := ImportedUsers{}
 	for _, u := range r.Users {
+		if ids[u.ExternalID] == 0 {
+			return ImportedUsers{}, chat.RefuseField(chat.CodeInvalidField, "users.nickname", "is required for a person who is not there yet: %q", u.ExternalID)
+		}
 		out.Users = append(out.Users, ImportedUser{ExternalID: u.ExternalID, User: ids[u.ExternalID]})
 	}
 	return out, nil

@@ -17,6 +17,9 @@ import (
 // every character is escaped.
 const maxLineBytes = 512 << 10
 
+// byteOrderMark is what some editors put in front of UTF-8. It is part of the digest, and of no line.
+var byteOrderMark = []byte("\xef\xbb\xbf")
+
 var errLineTooLong = fmt.Errorf("is over %d bytes", maxLineBytes)
 
 // export reads the lines of a file, which may be compressed with gzip.
@@ -76,6 +79,9 @@ func (e *export) next() ([]byte, error) {
 		e.digest.Write([]byte("\n"))
 		if tooLong {
 			return nil, errLineTooLong
+		}
+		if e.number == 1 {
+			raw = bytes.TrimPrefix(raw, byteOrderMark)
 		}
 		return bytes.TrimSpace(raw), nil
 	}

@@ -56,6 +56,22 @@ func TestScan_NamesEveryBadLineAndRefusesTheFile(t *testing.T) {
 	}
 }
 
+func TestScan_SkipsAByteOrderMarkAtTheStartAlone(t *testing.T) {
+	const mark = "\xef\xbb\xbf"
+	content := []byte(mark + good("1", "a") + "\n" + good("2", "b") + "\n")
+	for name, raw := range map[string][]byte{"plain": content, "gzip": compressed(t, content)} {
+		s, err := scanExport(t.Context(), DefaultConfig(), write(t, "e.jsonl", raw), 0)
+		if err != nil || s.bad != 0 || s.lines != 2 || len(s.people) != 2 {
+			t.Errorf("%s: %+v, %v", name, s, err)
+		}
+	}
+	for name, raw := range map[string]string{"twice": mark + string(content), "later": good("1", "a") + "\n" + string(content)} {
+		if _, err := scanExport(t.Context(), DefaultConfig(), write(t, "e.jsonl", []byte(raw)), 0); err == nil {
+			t.Errorf("%s: a mark within the export was taken", name)
+		}
+	}
+}
+
 func TestScan_RefusesWhatHoldsNothing(t *testing.T) {
 	for name, content := range map[string]string{
 		"empty": "", "blank": "\n\n \n", "names only": `{"day":"2011-03-04","minute":0,"kind":"renamed","sender":"a","to":"b"}`,

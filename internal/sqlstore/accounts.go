@@ -126,7 +126,7 @@ type ExternalUser struct {
 }
 
 // UpsertExternal gives the ids of people by external id, and creates those who are missing. Nicknames of those who are
-// there stay. At most maxTerms at a time. It is safe against itself: the unique index decides who was first.
+// there stay. Where a person without a nickname is missing, no one is created, and that id is not in the answer. At most maxTerms at a time. It is safe against itself: the unique index decides who was first.
 func (s *Store) UpsertExternal(ctx context.Context, people []ExternalUser, at int64) (map[string]chat.UserID, error) {
 	if len(people) > 500 {
 		return nil, fmt.Errorf("creating people: %d at once, 500 are allowed", len(people))
@@ -152,13 +152,15 @@ func (s *Store) UpsertExternal(ctx context.Context, people []ExternalUser, at in
 	}
 	seen := map[string]bool{}
 	var missing []ExternalUser
+	nameless := false
 	for _, p := range people {
 		if _, there := ids[p.ExternalID]; !there && !seen[p.ExternalID] {
 			seen[p.ExternalID] = true
 			missing = append(missing, p)
+			nameless = nameless || p.Nickname == ""
 		}
 	}
-	if len(missing) == 0 {
+	if len(missing) == 0 || nameless {
 		return ids, nil
 	}
 	// Two who create the same people lock their index entries in the same order, so that one waits for the other and

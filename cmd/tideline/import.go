@@ -3,13 +3,17 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"regexp"
+	"strings"
 
 	"tideline/internal/config"
 	"tideline/internal/importer"
 	"tideline/internal/kafka"
+	"tideline/pkg/chat"
 )
 
 // importExport moves a community in. It fails where something was not numbered, so that scripts see it.
@@ -17,7 +21,8 @@ func importExport(ctx context.Context, args []string, out io.Writer) error {
 	cfg, kc := importer.DefaultConfig(), kafka.DefaultConfig()
 	fromBroker(&kc)
 	sections := []config.Section{{Name: "import", Into: &cfg}, {Name: "kafka", Into: &kc}}
-	loaded, err := loadWithArgs("import", args, &dataFolder{}, sections...)
+	folder := &dataFolder{}
+	loaded, err := loadWithArgs("import", args, folder, sections...)
 	switch {
 	case err != nil:
 		return err
@@ -41,5 +46,32 @@ func importExport(ctx context.Context, args []string, out io.Writer) error {
 	if err := report.Print(out); err != nil {
 		return err
 	}
+	if err := printShow(out, os.Args[0], folder.Dir, report.Conversation); err != nil {
+		return err
+	}
 	return report.Err()
+}
+
+// printShow prints the command that shows the end of what was imported.
+func printShow(out io.Writer, program, dir string, group chat.ConversationID) error {
+	words := []string{program}
+	if dir != "" {
+		words = append(words, "-data.dir", dir)
+	}
+	words = append(words, "tail", group.String())
+	for i, word := range words {
+		words[i] = shellWord(word)
+	}
+	_, err := fmt.Fprintln(out, "\nits last ten messages: "+strings.Join(words, " "))
+	return err
+}
+
+var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./:+-]+$`)
+
+// shellWord quotes a word for a shell, where it needs that.
+func shellWord(s string) string {
+	if plainWord.MatchString(s) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }

@@ -35,6 +35,7 @@ func commands() []command {
 		{"topics create", "create the topics that are missing, and check those that are there", topics(true)},
 		{"topics check", "check the topics against the settings", topics(false)},
 		{"import", "move a community in: read a chat export and produce what was said (see docs/import.md)", importExport},
+		{"tail", "print the last ten messages of a conversation, from the store", tailConversation},
 		{"archive fill", "make the archive's messages anew from the store, while no archiver runs", fillArchive},
 		{"parked list", "list the records that the store could never take", listParked},
 		{"parked replay", "try each of them again: what can be stored now is put where it belongs", replayParked},

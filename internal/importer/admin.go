@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -86,6 +87,41 @@ func (a *adminClient) reserve(ctx context.Context, creator chat.UserID, clientMs
 	return answer.Conversation, nil
 }
 
+// account returns the id of the account with a username. Only people can look for accounts: the import's own user does, with
+// a session that ends with it.
+func (a *adminClient) account(ctx context.Context, asker chat.UserID, username string) (_ chat.UserID, err error) {
+	var session struct {
+		Token config.Secret `json:"access_token"`
+	}
+	request := struct {
+		User     chat.UserID `json:"user_id"`
+		Platform string      `json:"platform"`
+	}{asker, "web"}
+	if err := a.call(ctx, "/v1/admin/sessions", request, &session); err != nil {
+		return 0, fmt.Errorf("looking for the owner: %w", err)
+	}
+	defer func() {
+		if ended := a.once(ctx, http.MethodDelete, "/v1/sessions/current", session.Token, nil, nil); ended != nil && err == nil {
+			err = fmt.Errorf("ending the session that looked for the owner: %w", ended)
+		}
+	}()
+	var answer struct {
+		Users []struct {
+			User     chat.UserID `json:"user_id"`
+			Username string      `json:"username"`
+		} `json:"users"`
+	}
+	if err := a.repeat(ctx, http.MethodGet, "/v1/users?query="+url.QueryEscape(username), session.Token, nil, &answer); err != nil {
+		return 0, fmt.Errorf("looking for the owner: %w", err)
+	}
+	for _, u := range answer.Users {
+		if strings.EqualFold(u.Username, username) {
+			return u.User, nil
+		}
+	}
+	return 0, fmt.Errorf("import.owner: there is no account with the username %q", username)
+}
+
 // refusal is an error of the api's.
 type refusal struct {
 	status int
@@ -96,15 +132,19 @@ type refusal struct {
 
 func (r *refusal) Error() string { return r.text }
 
-// call asks until there is an answer that asking again would not change. Both calls are safe to repeat.
+// call asks until there is an answer that asking again would not change. The calls are safe to repeat.
 func (a *adminClient) call(ctx context.Context, path string, request, answer any) error {
 	body, err := json.Marshal(request)
 	if err != nil {
 		return fmt.Errorf("encoding the request: %w", err)
 	}
+	return a.repeat(ctx, http.MethodPost, path, a.token, body, answer)
+}
+
+func (a *adminClient) repeat(ctx context.Context, method, path string, token config.Secret, body []byte, answer any) error {
 	giveUp := time.Now().Add(a.patience)
 	for pause := 200 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
-		err := a.once(ctx, path, body, answer)
+		err := a.once(ctx, method, path, token, body, answer)
 		var refused *refusal
 		if err == nil || ctx.Err() != nil || (errors.As(err, &refused) && !refused.retry) || time.Now().After(giveUp) {
 			return err
@@ -121,13 +161,13 @@ func (a *adminClient) call(ctx context.Context, path string, request, answer any
 	}
 }
 
-func (a *adminClient) once(ctx context.Context, path string, body []byte, answer any) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.address+path, bytes.NewReader(body))
+func (a *adminClient) once(ctx context.Context, method, path string, token config.Secret, body []byte, answer any) error {
+	req, err := http.NewRequestWithContext(ctx, method, a.address+path, bytes.NewReader(body))
 	if err != nil {
 		return fmt.Errorf("asking the api: %w", err)
 	}
 	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Authorization", "Bearer "+a.token.Reveal())
+	req.Header.Set("Authorization", "Bearer "+token.Reveal())
 	resp, err := a.http.Do(req)
 	if err != nil {
 		return fmt.Errorf("asking the api: %w", err)
@@ -137,8 +177,11 @@ func (a *adminClient) once(ctx context.Context, path string, body []byte, answer
 	if err != nil {
 		return fmt.Errorf("reading the api's answer: %w", err)
 	}
-	if resp.StatusCode != http.StatusOK {
+	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		return readRefusal(resp.StatusCode, raw)
+	}
+	if answer == nil {
+		return nil
 	}
 	if err := json.Unmarshal(raw, answer); err != nil {
 		return fmt.Errorf("reading the api's answer: %w", err)

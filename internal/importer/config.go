@@ -19,7 +19,8 @@ type Config struct {
 	HistoryVisible bool          `conf:"history-visible" help:"members who join later may read what was imported"`
 	Source         string        `conf:"source" help:"name of this import; the ids of its messages follow from it; empty for the file's name"`
 	PeoplePrefix   string        `conf:"people-prefix" help:"stands before a sender's name in the external_id"`
-	Importer       string        `conf:"importer" help:"external_id of the user who owns the group"`
+	Importer       string        `conf:"importer" help:"external_id of the import's own user, which owns the group where import.owner is empty"`
+	Owner          string        `conf:"owner" help:"username of an account that owns the group, and so sees what was imported"`
 	Checkpoint     string        `conf:"checkpoint" help:"file that notes how far the import is; empty for the export's name with .checkpoint"`
 	Batch          int           `conf:"batch" help:"lines that are produced together"`
 	MaxLag         int64         `conf:"max-lag" help:"records that may wait in a partition before the import pauses; it goes on at half of it"`

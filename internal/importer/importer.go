@@ -105,6 +105,11 @@ func (r *run) prepare(ctx context.Context) error {
 		return err
 	}
 	r.owner, r.people = ids[0], ids[1:]
+	if r.cfg.Owner != "" {
+		if r.owner, err = api.account(ctx, ids[0], r.cfg.Owner); err != nil {
+			return err
+		}
+	}
 	r.ids = make(map[string]chat.UserID, len(r.people))
 	for i, name := range r.found.people {
 		r.ids[name] = r.people[i]
@@ -113,7 +118,7 @@ func (r *run) prepare(ctx context.Context) error {
 		return err
 	}
 	if r.cp != nil && r.cp.Conversation != r.group {
-		return fmt.Errorf("the checkpoint %s is of the group %s, and here this import's group is %s: it belongs to another installation", r.cfg.Checkpoint, r.cp.Conversation, r.group)
+		return fmt.Errorf("the checkpoint %s is of the group %s, and here this import's group is %s: it belongs to another installation, or to another import.owner", r.cfg.Checkpoint, r.cp.Conversation, r.group)
 	}
 	return nil
 }
@@ -146,7 +151,7 @@ func (r *run) do(parent context.Context) (*Report, error) {
 		return nil, errors.Join(err, otherCause(ctx, err))
 	}
 	report := &Report{
-		Conversation: r.group, People: len(r.people), Counts: r.cp.Counts, BadLines: r.found.told, Numbered: r.follower.counts(), Partial: r.partial,
+		Conversation: r.group, People: len(r.people), Counts: r.cp.Counts, BadLines: r.found.told, Numbered: r.follower.counts(), Partial: r.partial, LastSeq: r.follower.now().seq,
 		Lines: r.found.lines - from, Took: time.Since(started),
 	}
 	if err := r.outcomes(ctx, report); err != nil {

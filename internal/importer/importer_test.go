@@ -3,10 +3,13 @@ package importer
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -342,5 +345,35 @@ func TestImporter_TriesNothingThatTheApiRefuses(t *testing.T) {
 	}
 	if time.Since(began) > patience/2 {
 		t.Error("it tries again what cannot become better")
+	}
+}
+
+func TestImporter_AnAccountOwnsTheGroup(t *testing.T) {
+	r := newRig(t)
+	t.Cleanup(r.naming())
+	owner := strconv.FormatInt(time.Now().UnixNano(), 36)
+	body := `{"username":"` + owner + `","password":"correct horse battery","nickname":"Ada"}`
+	response, err := http.Post(r.base+"/v1/users", "application/json", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var made struct {
+		User chat.UserID `json:"user_id"`
+	}
+	err = json.NewDecoder(response.Body).Decode(&made)
+	_ = response.Body.Close()
+	if err != nil || made.User == 0 {
+		t.Fatalf("making an account: %d, %v", response.StatusCode, err)
+	}
+	cfg, path := r.config(), copyOf(t)
+	cfg.Owner = owner + "x"
+	if _, err := r.importer(cfg).Run(t.Context(), path); err == nil || !strings.Contains(err.Error(), "import.owner") {
+		t.Errorf("an owner who is not there: %v", err)
+	}
+	cfg.Owner = strings.ToUpper(owner)
+	report := r.run(cfg, path)
+	found, err := r.parts.Store.Conversations(t.Context(), []chat.ConversationID{report.Conversation})
+	if err != nil || len(found) != 1 || found[0].Owner != made.User || found[0].MaxSeq != report.LastSeq {
+		t.Errorf("the group is %+v, %v; the account is %s, and the report %+v", found, err, made.User, report)
 	}
 }

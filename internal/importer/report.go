@@ -37,6 +37,8 @@ type Report struct {
 
 	// Before tells that an earlier run had finished and there was nothing to do.
 	Before bool
+	// LastSeq is the group's last number, or 0 where this run did not look.
+	LastSeq int64
 	// Lines and Took are of this run: until the store had everything.
 	Lines int
 	Took  time.Duration
@@ -125,6 +127,9 @@ func (r *Report) Print(w io.Writer) error {
 	if r.Before {
 		row("an earlier run had finished", "nothing was left to do")
 		return t.Flush()
+	}
+	if r.LastSeq > 0 {
+		row("numbers", fmt.Sprintf("1 to %d", r.LastSeq))
 	}
 	row("messages numbered", r.Numbered[chat.KindMessage])
 	row("repeated, and numbered once", r.Outcomes[chat.CodeDuplicate])

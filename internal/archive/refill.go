@@ -197,7 +197,8 @@ func (o *partition) refill(ctx context.Context, missing int64) error {
 	if o.topic == kafka.TopicReceipts {
 		return o.refillMarks(ctx)
 	}
-	o.log.Warn("THE ARCHIVE LOST ROWS of a partition and is filled from the store; the offsets of its messages are lost", "partition", o.id, "missing_at_least", missing)
+	o.log.Warn("THE ARCHIVE LOST ROWS of a partition and is filled from the store; the offsets of its messages are lost. "+
+		"If all of the archive was lost, its key was too: the hashed ids of private conversations differ from earlier ones", "partition", o.id, "missing_at_least", missing)
 	var rows int64
 	err := o.patiently(ctx, func(ctx context.Context) (err error) {
 		if rows, err = o.fillPartition(ctx, o.compare.store, o.compare.engine, o.id); errors.Is(err, timeline.ErrFenced) {

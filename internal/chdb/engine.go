@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"unsafe"
 
 	"github.com/ebitengine/purego"
@@ -176,7 +177,17 @@ func (e *Engine) Run(ctx context.Context, s Statement) (*Result, error) {
 			return nil, err
 		}
 	}
-	return e.owner.query(s.Text, s.Format)
+	result, err := e.owner.query(s.Text, s.Format)
+	if err != nil || len(result.Data) == 0 || !strings.Contains(strings.ToLower(s.Text), "format") {
+		return result, err
+	}
+	// The statement may name a format. What it names only the engine's parser can say.
+	tree, err := e.owner.run("EXPLAIN AST "+s.Text, "TabSeparatedRaw")
+	if err != nil {
+		return nil, err
+	}
+	result.Format = formatIn(string(tree))
+	return result, nil
 }
 
 // reset gives settings back their defaults; those that were refused need none.
@@ -199,8 +210,9 @@ func (s *session) run(text, format string) ([]byte, error) {
 
 // Result is what a statement returns.
 type Result struct {
-	Data []byte // in the statement's format
-	Rows uint64
+	Data   []byte // in the statement's format
+	Format string // that the text names; "" where it names none
+	Rows   uint64
 }
 
 // query calls the library.

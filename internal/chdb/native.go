@@ -21,6 +21,9 @@ func transcode(blocks []byte, revision uint64, method string) ([]byte, error) {
 	if len(blocks) == 0 || revision == 0 && method == "" {
 		return blocks, nil
 	}
+	if err := checkBlocks(blocks); err != nil {
+		return nil, fmt.Errorf("checking the blocks of the engine: %w", err)
+	}
 	var out chproto.Buffer
 	// The reader goes on with our buffer, because it is large enough: so one can see whether another block begins. The end of
 	// the bytes within a block is an error, not the end.

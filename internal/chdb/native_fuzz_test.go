@@ -91,3 +91,39 @@ func FuzzTranscode(f *testing.F) {
 		}
 	})
 }
+
+// claim returns a block with a column of a type that says it has a number of rows, and some bytes behind it.
+func claim(rows uint64, kind, rest string) []byte {
+	var out chproto.Buffer
+	out.PutUVarInt(1)
+	out.PutUVarInt(rows)
+	out.PutString("a")
+	out.PutString(kind)
+	out.PutRaw([]byte(rest))
+	return out.Buf
+}
+
+// FuzzCheckBlocks: blocks whose bytes are anything are refused or decoded, and what is decoded is no larger than the bytes
+// allow. Types that the decoder reads otherwise than the check would be seen as a panic or as a lack of memory.
+func FuzzCheckBlocks(f *testing.F) {
+	long := strings.Repeat("\xff", 16)
+	for _, kind := range []string{
+		"UInt64", "FixedString(1000000)", "String", "Array(UInt64)", "Array(Array(String))", "Map(String, UInt64)", "Tuple(a UInt8, `b c` Array(UInt8))", "Nullable(String)",
+		"LowCardinality(String)", "LowCardinality(Nullable(String))", "Array(LowCardinality(String))", "Variant(String, UInt64)", "Nested(a UInt8, b String)", "Decimal(76, 3)",
+		"Enum8('a)' = 1, 'b, (' = 2)", "SimpleAggregateFunction(sum, UInt64)", "MultiPolygon", "JSON", "Dynamic", "QBit(Float32, 8)", "Array(", "Tuple()", "Nothing",
+	} {
+		f.Add(uint64(900_000_000), kind, long)
+		f.Add(uint64(1), kind, long)
+		f.Add(uint64(1), kind, "\x01"+strings.Repeat("\x00", 63))
+	}
+	f.Fuzz(func(t *testing.T, rows uint64, kind, rest string) {
+		block := claim(rows, kind, rest)
+		out, err := transcode(block, 54460, "")
+		if err == nil && len(out) > 64+64*len(block) {
+			t.Fatalf("%d bytes become %d", len(block), len(out))
+		}
+		if err == nil && rows > uint64(len(block)) {
+			t.Fatalf("%d rows of %q are decoded from %d bytes", rows, kind, len(block))
+		}
+	})
+}

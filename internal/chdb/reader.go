@@ -138,7 +138,12 @@ func (s *session) read(st Statement, database string, known []string) (*Result, 
 	if err := mayRead(string(tree), st.Text, database, known); err != nil {
 		return nil, err
 	}
-	return s.query(st.Text, st.Format)
+	result, err := s.query(st.Text, st.Format)
+	if err != nil {
+		return nil, err
+	}
+	result.Format = formatIn(string(tree))
+	return result, nil
 }
 
 // readerSettings sorts what a reader has set: parameters of the statement, the look of the result, and a time limit below

@@ -1,9 +1,11 @@
 package chdb
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -531,4 +533,129 @@ func TestReader_IsBounded(t *testing.T) {
 	if !slices.Contains(busy, "503") || slices.Contains(busy, "") {
 		t.Errorf("%d at once are answered %v", len(busy), busy)
 	}
+}
+
+// A reader can make any bytes with RawBLOB. They were decoded as blocks, which allocate what they say, where the server and
+// the engine's parser saw different formats.
+func TestReader_BytesOfAStatementAreNotDecodedAsBlocks(t *testing.T) {
+	w := newWorld(t)
+	block := claim(900_000_000, "UInt64", "")
+	ask := func(text string, header bool, params url.Values) (int, string) {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+w.addr+"/?"+params.Encode(), strings.NewReader(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.SetBasicAuth("anyone", readerPassword)
+		if header {
+			r.Header.Set("X-ClickHouse-Format", "Native")
+		}
+		answer, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		defer func() { _ = answer.Body.Close() }()
+		body, err := io.ReadAll(answer.Body)
+		if err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		return answer.StatusCode, string(body)
+	}
+	made := 0
+	for _, end := range []string{
+		"", ";", " ;", ";;", " -- x", " --x", "\n-- x\n", " /* */", " /**/", "/* x */;", "; -- x", " # x", " #! x", "\n#!x", "\n", "\n\n ", "\t", "\x00", "\u00a0", " -- FORMAT Native", " /* FORMAT Native */", " /* FORMAT Native", "; # FORMAT Native", " /* /* */ */",
+	} {
+		for _, format := range []string{"FORMAT RawBLOB", "format RawBLOB", "FORMAT/**/RawBLOB", "FORMAT -- x\n RawBLOB", "FORMAT `RawBLOB`", "FORMAT \"RawBLOB\"", "FORMAT rawblob", ""} {
+			for given, params := range map[string]url.Values{
+				"Native": {"default_format": {"Native"}}, "native": {"default_format": {"native"}}, "RawBLOB": {"default_format": {"RawBLOB"}}, "": {},
+			} {
+				for _, header := range []bool{false, true} {
+					params.Set("client_protocol_version", "54460")
+					text := fmt.Sprintf("SELECT unhex('%x') AS a ", block) + format + end
+					status, body := ask(text, header, params)
+					switch {
+					case status >= http.StatusInternalServerError && !strings.HasPrefix(body, "Code: "), strings.HasPrefix(body, "Code: 1001."):
+						t.Errorf("%q with the format %q: %d %s", text, given, status, body)
+					case status == http.StatusOK && strings.Contains(strings.ToLower(format), "rawblob"):
+						if body != string(block) {
+							t.Errorf("%q with the format %q: %q", text, given, body)
+						}
+						made++
+					}
+				}
+			}
+		}
+	}
+	if made < 100 {
+		t.Errorf("%d statements were run", made)
+	}
+	native := url.Values{"default_format": {"Native"}, "client_protocol_version": {"54460"}}
+	blocks := w.must(readerPassword, "SELECT 1 AS a", native)
+	for text, same := range map[string]bool{
+		"SELECT 1 AS a FORMAT Native": true, "SELECT 1 AS a -- FORMAT CSV": true, "SELECT 1 AS a FORMAT Native /* FORMAT CSV */": true, "SELECT 1 AS a FORMAT CSV": false, "SELECT 1 AS a FORMAT CSV -- x": false,
+	} {
+		for _, password := range []string{readerPassword, ownerPassword} {
+			if got := w.must(password, text, native); (got == blocks) != same {
+				t.Errorf("%s: %q", text, got)
+			}
+		}
+	}
+}
+
+// The blocks of each type that the engine makes come through the check of their lengths.
+func TestServer_BlocksOfEveryTypeAreTranscoded(t *testing.T) {
+	w := newWorld(t)
+	native := url.Values{"default_format": {"Native"}, "client_protocol_version": {"54460"}}
+	for _, value := range []string{
+		"number", "toString(number)", "[number, 2]", "arrayMap(x -> [toString(x)], range(number))", "map('a', number)", "CAST(map('a', [1]) AS Map(LowCardinality(String), Array(Nullable(UInt8))))", "tuple(number)", "CAST(tuple(number, 'x') AS Tuple(a UInt8, b String))",
+		"CAST(tuple(number, 'x') AS Tuple(`values` UInt8, `from` LowCardinality(String)))", "toNullable(number)", "if(number % 2 = 0, NULL, toString(number))", "toLowCardinality(toString(number))", "toLowCardinality(toNullable(toString(number)))", "[toLowCardinality(toString(number))]",
+		"arrayMap(x -> toLowCardinality(toString(x)), range(number % 2))", "emptyArrayString()", "toFixedString('abc', 3)", "toDecimal32(number, 2)", "toDecimal64(number, 2)", "toDecimal128(number, 2)", "toDecimal256(number, 2)",
+		"CAST(number % 2 + 1 AS Enum8('a)' = 1, 'b, (' = 2))", "CAST(1 AS Enum16('it\\'s' = 1))", "toDate('2026-03-01')", "toDate32('2026-03-01')", "toDateTime(number)", "toDateTime(number, 'UTC')", "toDateTime64(number, 3)", "toDateTime64(number, 3, 'UTC')",
+		"toIntervalDay(number)", "toIntervalNanosecond(1)", "toUUID('00000000-0000-0000-0000-000000000001')", "toIPv4('127.0.0.1')", "toIPv6('::1')", "toInt128(number)", "toUInt256(number)", "toFloat32(number)", "true", "CAST((1, 2) AS Point)",
+		"CAST([(1., 2.)] AS Ring)", "CAST([[(1., 2.)]] AS Polygon)", "CAST([[[(1., 2.)]]] AS MultiPolygon)", "CAST([(number, 'x')] AS Nested(a UInt64, b String))", "CAST(number AS SimpleAggregateFunction(sum, UInt64))",
+	} {
+		for _, rows := range []string{"0", "1", "1000"} {
+			text := "SELECT " + value + " AS a FROM numbers(" + rows + ")"
+			if status, body := w.try(ownerPassword, text, native); status != http.StatusOK {
+				t.Errorf("%s: %d %.300s", text, status, body)
+			}
+		}
+	}
+}
+
+// Statements that are sent slowly take no seat of a reader, and end after some seconds.
+func TestReader_SlowBodiesKeepNoOtherReaderOut(t *testing.T) {
+	w := newWorld(t)
+	answers := make(chan string, maxBodies+maxReads)
+	slow := func(n int) {
+		t.Helper()
+		for range n {
+			c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", w.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = c.Close() })
+			r, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, "/", nil)
+			r.SetBasicAuth("anyone", readerPassword)
+			if _, err := fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: x\r\nAuthorization: %s\r\nContent-Length: 100\r\n\r\nSELECT", r.Header.Get("Authorization")); err != nil {
+				t.Fatal(err)
+			}
+			go func() {
+				_ = c.SetReadDeadline(time.Now().Add(time.Minute))
+				line, _ := bufio.NewReader(c).ReadString('\n')
+				answers <- strings.TrimSpace(line)
+			}()
+		}
+	}
+	slow(2 * maxReads)
+	w.must(readerPassword, "SELECT 1", nil)
+	// More of them than are read at once are refused, and the owner is not among them.
+	slow(maxBodies - maxReads)
+	w.must(ownerPassword, "SELECT 1", nil)
+	for range maxBodies + maxReads {
+		if got := <-answers; !strings.HasPrefix(got, "HTTP/1.1 408 ") && !strings.HasPrefix(got, "HTTP/1.1 503 ") {
+			t.Fatalf("a body that does not come is answered %q", got)
+		}
+	}
+	w.must(readerPassword, "SELECT 1", nil)
 }

@@ -33,6 +33,8 @@ type Server struct {
 	seats    chan struct{} // of the owner's statements that run or wait
 	// readSeats are those of readers: they cannot take the archiver's.
 	readSeats chan struct{}
+	// bodies are places of readers whose statement is being read.
+	bodies chan struct{}
 	// stopping is closed when the server stops: readers' statements end then.
 	stopping chan struct{}
 	// scratch is where data of inserts stand until the engine has read them.
@@ -48,7 +50,7 @@ func Listen(cfg Config, log *slog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, engine: engine, log: log, seats: make(chan struct{}, cfg.MaxQueued+1), readSeats: make(chan struct{}, maxReads), stopping: make(chan struct{})}
+	s := &Server{cfg: cfg, engine: engine, log: log, seats: make(chan struct{}, cfg.MaxQueued+1), readSeats: make(chan struct{}, maxReads), bodies: make(chan struct{}, maxBodies), stopping: make(chan struct{})}
 	if s.scratch, err = os.MkdirTemp("", "tideline-chdb-"); err != nil {
 		engine.Close()
 		return nil, fmt.Errorf("making a folder for inserts: %w", err)
@@ -96,6 +98,12 @@ func (s *Server) Run(ctx context.Context) error {
 // maxReads bounds the statements of readers that run or wait, and with them the results that are in memory.
 const maxReads = 8
 
+// maxBodies bounds the statements of readers that are on their way here, each of maxReadText twice at most.
+const maxBodies = 64
+
+// bodyWait is how long a reader may take to send a statement.
+const bodyWait = 10 * time.Second
+
 // writeWait is how long a client may take to read its result: it has its seat until then.
 const writeWait = 2 * time.Minute
 
@@ -126,25 +134,36 @@ func (s *Server) statement(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	as := s.role(r, params)
-	seats := s.seats
+	if as != roleOwner {
+		// It holds for what is refused as well: net/http reads the body before it answers. Every connection of net/http has it.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyWait))
+	}
 	switch as {
 	case noRole:
 		refuse(w, http.StatusUnauthorized, "Code: 516. DB::Exception: authentication failed. (AUTHENTICATION_FAILED)")
 		return
 	case roleReader:
-		seats = s.readSeats
+		// A reader has a seat only once its statement is here: slow bodies keep no other reader out.
+		if !take(w, s.bodies) {
+			return
+		}
+	case roleOwner:
+		if !take(w, s.seats) {
+			return
+		}
+		defer func() { <-s.seats }()
 	}
-	select {
-	case seats <- struct{}{}:
-		defer func() { <-seats }()
-	default:
-		w.Header().Set("Retry-After", "1")
-		refuse(w, http.StatusServiceUnavailable, "Code: 202. DB::Exception: too many statements wait for their turn. (TOO_MANY_SIMULTANEOUS_QUERIES)")
-		return
-	}
-	q, err := s.read(w, r, params, as)
+	q, err := func() (*request, error) {
+		if as == roleReader {
+			defer func() { <-s.bodies }()
+		}
+		return s.read(w, r, params, as)
+	}()
 	var tooLarge *http.MaxBytesError
 	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		refuse(w, http.StatusRequestTimeout, "Code: 209. DB::Exception: the statement was not sent in time. (SOCKET_TIMEOUT)")
+		return
 	case errors.As(err, &tooLarge):
 		refuse(w, http.StatusRequestEntityTooLarge, "Code: 307. DB::Exception: the request is too large. (TOO_MANY_BYTES)")
 		return
@@ -155,13 +174,19 @@ func (s *Server) statement(w http.ResponseWriter, r *http.Request) {
 	patience := s.cfg.MaxWait
 	if as == roleReader {
 		patience += s.cfg.ReaderTime // a statement of a reader ends with its context, also once it was begun
+		// From here on the connection is read to see whether the client goes.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(patience + writeWait))
+		if !take(w, s.readSeats) {
+			return
+		}
+		defer func() { <-s.readSeats }()
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), patience)
 	defer cancel()
 	result, err := s.run(ctx, q, as)
 	var body []byte
 	if err == nil {
-		body, err = q.encode(result.Data)
+		body, err = q.encode(result)
 	}
 	var said *QueryError
 	switch {
@@ -181,7 +206,7 @@ func (s *Server) statement(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusInternalServerError, "Code: 1001. DB::Exception: the server has a fault. (STD_EXCEPTION)")
 		return
 	}
-	if w.Header().Set("X-ClickHouse-Format", q.resultFormat()); q.gzip {
+	if w.Header().Set("X-ClickHouse-Format", q.format(result)); q.gzip {
 		w.Header().Set("Content-Encoding", "gzip")
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
@@ -189,6 +214,18 @@ func (s *Server) statement(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-ClickHouse-Summary", `{"result_rows":"`+strconv.FormatUint(result.Rows, 10)+`"}`) // the JDBC driver reads no rows without it
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeWait))                       // every connection of net/http has it
 	_, _ = w.Write(body)
+}
+
+// take takes a place, or refuses the request where there is none.
+func take(w http.ResponseWriter, places chan struct{}) bool {
+	select {
+	case places <- struct{}{}:
+		return true
+	default:
+		w.Header().Set("Retry-After", "1")
+		refuse(w, http.StatusServiceUnavailable, "Code: 202. DB::Exception: too many statements wait for their turn. (TOO_MANY_SIMULTANEOUS_QUERIES)")
+		return false
+	}
 }
 
 func (s *Server) run(ctx context.Context, q *request, as role) (*Result, error) {
@@ -227,24 +264,25 @@ func (s *Server) runRead(ctx context.Context, q *request) (*Result, error) {
 	return s.engine.Read(ctx, q.Statement, Limits{Database: s.cfg.ReaderDatabase, Time: s.cfg.ReaderTime})
 }
 
-// resultFormat returns the format that the statement names for its result, or the request's.
-func (q *request) resultFormat() string {
-	if format := formatOf(q.Text); format != "" {
-		return format
+// format returns the format that a result is in: the one that the engine's parser saw in the statement, or the request's.
+// The text alone does not say it: behind a comment a reader may name another one.
+func (q *request) format(result *Result) string {
+	if result.Format != "" {
+		return result.Format
 	}
 	return q.Format
 }
 
 // encode returns a result as the client wants it: blocks are those of its revision, text stays as it is, and both are
 // compressed where the client asked for that.
-func (q *request) encode(result []byte) (out []byte, err error) {
+func (q *request) encode(result *Result) (out []byte, err error) {
 	switch {
-	case q.Format == native && strings.EqualFold(q.resultFormat(), native):
-		out, err = transcode(result, q.revision, q.compress)
+	case q.Format == native && strings.EqualFold(q.format(result), native):
+		out, err = transcode(result.Data, q.revision, q.compress)
 	case q.compress != "":
-		out, err = squeezeAll(result, q.compress)
+		out, err = squeezeAll(result.Data, q.compress)
 	default:
-		out = result
+		out = result.Data
 	}
 	if err != nil || !q.gzip {
 		return out, err

@@ -2,6 +2,7 @@ package chdb
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -31,13 +32,20 @@ func insert(text string) (head, format, data string, ok bool) {
 	return m[1], m[2], m[3], true
 }
 
-var formatPattern = regexp.MustCompile(`(?is)\bFORMAT\s+(\w+)\s*(?:SETTINGS\s[^()]*)?;?\s*$`)
-
-// formatOf gives the format that a statement names for its result, or "".
-func formatOf(text string) string {
-	m := formatPattern.FindStringSubmatch(text)
-	if m == nil {
-		return ""
+// formatIn returns the format that a statement names for its result, by the tree that EXPLAIN AST shows, or "". Names and
+// aliases can contain line ends and so add lines, but no real line is lost. Where several formats are shown, all are returned,
+// and they are no name of a format.
+func formatIn(tree string) string {
+	lines := strings.Split(tree, "\n")
+	names := []string{}
+	for i, line := range lines {
+		node := strings.TrimLeft(line, " ")
+		depth := len(line) - len(node)
+		name, ok := strings.CutPrefix(node, "Identifier ")
+		// EXPLAIN shows the format below the statement that it explains.
+		if ok && i > 0 && (depth == 1 || depth == 2 && strings.HasPrefix(lines[0], "Explain")) && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
 	}
-	return m[1]
+	return strings.Join(names, " ")
 }

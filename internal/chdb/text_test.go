@@ -22,13 +22,15 @@ func TestInsert_FindsDataBehindAFormat(t *testing.T) {
 	}
 }
 
-func TestFormatOf_FindsTheFormatOfAResult(t *testing.T) {
-	for text, want := range map[string]string{
-		"SELECT 1": "", "SELECT 1 FORMAT JSON": "JSON", "SELECT 1 format CSV ;": "CSV", "SELECT 1 FORMAT JSON SETTINGS max_threads = 1": "JSON",
-		"SELECT ' FORMAT JSON' AS a": "", "SELECT format FROM t": "",
+func TestFormatIn_FindsTheFormatInATree(t *testing.T) {
+	for tree, want := range map[string]string{
+		"SelectWithUnionQuery (children 1)\n ExpressionList (children 1)\n  SelectQuery (children 1)\n   ExpressionList (children 1)\n    Identifier a\n": "",
+		"SelectWithUnionQuery (children 2)\n ExpressionList (children 1)\n  SelectQuery (children 1)\n Identifier CSV\n":                                  "CSV",
+		"SelectWithUnionQuery (children 2)\n ExpressionList (children 1)\n   Literal UInt64_1 (alias x\n Identifier Native\n)\n Identifier RawBLOB\n":     "Native RawBLOB",
+		"Explain EXPLAIN (children 1)\n SelectWithUnionQuery (children 2)\n  ExpressionList (children 1)\n  Identifier CSV\n":                             "CSV",
 	} {
-		if got := formatOf(text); got != want {
-			t.Errorf("%q: %q, want %q", text, got, want)
+		if got := formatIn(tree); got != want {
+			t.Errorf("%s: %q, want %q", tree, got, want)
 		}
 	}
 }

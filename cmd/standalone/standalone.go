@@ -34,7 +34,7 @@ type settings struct {
 	Kafka   string `conf:"kafka.addr" help:"where the embedded broker can be reached by backends"`
 	// An address that other machines reach is refused unless a setting says that it is meant: the broker does not ask its
 	// clients who they are, and what is behind ops.addr is for operators.
-	KafkaRemote      bool  `conf:"kafka.remote" help:"kafka.addr may be an address that other machines reach; they then read every message and send in every name"`
+	KafkaRemote      bool  `conf:"kafka.remote" help:"kafka.addr may be an address that other machines reach; each client that reaches it reads every message and sends as any user"`
 	OpsRemote        bool  `conf:"ops.remote" help:"ops.addr may be an address that other machines reach"`
 	ClickHouseRemote bool  `conf:"clickhouse.remote" help:"clickhouse.addr may be an address that other machines reach; passwords cross the network in the clear"`
 	MaxUnpacked      int64 `conf:"kafka.max-unpacked-bytes" help:"bytes that a batch may unpack to; a larger one is refused"`
@@ -88,8 +88,8 @@ func (a *auth) Validate() error {
 	return c.Validate()
 }
 
-// leastSecret is the shortest secret that is taken from a file, in bytes; the keys of accounts have limits of their own.
-const leastSecret = 16
+// leastSecret is the length of the shortest secret that is accepted from a file and was not made here, in bytes.
+const leastSecret = 32
 
 // validate refuses addresses that other machines reach and that were not said to be meant, and what the broker would not take.
 func (s *settings) validate(opsAddr string) error {
@@ -115,15 +115,15 @@ func (s *settings) validate(opsAddr string) error {
 }
 
 // keep returns a secret of this installation: made at the first start, and kept in the data directory. A file that is
-// cut short is refused: an empty key would be anybody's, and a shorter one another one than it was.
+// cut short is refused: an empty key would be anybody's, and a shorter one another one than it was. A file of other
+// characters than printable ASCII is refused as damaged: a disk that fails leaves NUL bytes, a key that anyone can guess.
 func keep(dir, name string, bytes int) (config.Secret, error) {
 	path := filepath.Join(dir, name)
 	raw, err := os.ReadFile(path)
 	if err == nil {
-		text := strings.TrimSpace(string(raw))
-		_, notHex := hex.DecodeString(text + strings.Repeat("0", len(text)%2))
-		if len(text) < leastSecret || notHex == nil && len(text) < 2*bytes {
-			return "", fmt.Errorf("reading a secret: %s is cut short: it has %d characters, and is made with %d; restore it from a backup", path, len(text), 2*bytes)
+		text := strings.Trim(string(raw), " \t\r\n")
+		if err := mustBeSecret(text, 2*bytes); err != nil {
+			return "", fmt.Errorf("reading a secret: %s %w; restore it from a backup", path, err)
 		}
 		return config.Secret(text), nil
 	}
@@ -137,6 +137,19 @@ func keep(dir, name string, bytes int) (config.Secret, error) {
 		return "", err
 	}
 	return config.Secret(text), nil
+}
+
+// mustBeSecret refuses the text of a secret's file that is damaged: neither as many hex digits as are made, nor at least
+// leastSecret other printable ASCII characters. The error does not repeat the text.
+func mustBeSecret(text string, digits int) error {
+	if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return errors.New("is damaged: it has characters that are not printable ASCII")
+	}
+	_, notHex := hex.DecodeString(text + strings.Repeat("0", len(text)%2))
+	if isHex := notHex == nil; isHex && len(text) < digits || !isHex && len(text) < leastSecret {
+		return fmt.Errorf("is cut short: it has %d characters, and is made with %d", len(text), digits)
+	}
+	return nil
 }
 
 // errNoHashKey refuses a start that would make retries of older messages conflicts.

@@ -203,6 +203,48 @@ func TestStandalone_RefusesKeysThatAreCutShort(t *testing.T) {
 	}
 }
 
+func TestKeep_AcceptsOnlyWholePrintableSecrets(t *testing.T) {
+	whole := strings.Repeat("0123456789abcdef", 4)
+	words := "a passphrase of thirty-two chars"
+	for _, c := range []struct {
+		name, content string
+		digits        int
+		fault         string
+	}{
+		{"made here", whole + "\n", 64, ""},
+		{"made here, edited on Windows", whole + "\r\n", 64, ""},
+		{"shorter, made here", whole[:32], 32, ""},
+		{"longer than made here", whole + whole, 64, ""},
+		{"a passphrase", words + "\n", 64, ""},
+		{"empty", "", 64, "cut short"},
+		{"white space", strings.Repeat(" ", 64), 64, "cut short"},
+		{"hex cut short", whole[:63], 64, "cut short"},
+		{"shorter hex cut short", whole[:31], 32, "cut short"},
+		{"a short passphrase", words[:31], 64, "cut short"},
+		{"a short passphrase where fewer digits are made", words[:31], 32, "cut short"},
+		{"NUL bytes", strings.Repeat("\x00", 64), 64, "damaged"},
+		{"NUL bytes and an end of line", strings.Repeat("\x00", 64) + "\n", 64, "damaged"},
+		{"NUL bytes at the end", whole[:40] + strings.Repeat("\x00", 25), 64, "damaged"},
+		{"a key and NUL bytes", whole + "\n" + strings.Repeat("\x00", 25), 64, "damaged"},
+		{"two lines", whole + "\n" + whole, 64, "damaged"},
+		{"a control character", whole + "\x7f", 64, "damaged"},
+		{"not ASCII", words + "é", 64, "damaged"},
+		{"raw bytes", strings.Repeat("\xff\xfe", 32), 64, "damaged"},
+	} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "hash-key"), []byte(c.content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		key, err := keep(dir, "hash-key", c.digits/2)
+		switch {
+		case c.fault == "" && (err != nil || key.Reveal() != strings.TrimSpace(c.content)):
+			t.Errorf("%s: %q, %v", c.name, key.Reveal(), err)
+		case c.fault != "" && (err == nil || !strings.Contains(err.Error(), "hash-key is "+c.fault)):
+			t.Errorf("%s is accepted, or refused with %v", c.name, err)
+		}
+	}
+}
+
 func TestStandalone_MakesNoHashKeyWhileThereAreMessages(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	hashKey := filepath.Join(dir, "hash-key")

@@ -17,7 +17,8 @@ import (
 	"tideline/pkg/chat"
 )
 
-// retryAfter fails where a refusal does not say when to come back, at most so many ms from now.
+// retryAfter fails where a refusal does not say when to come back, at most so many ms from now. A conflict is not for a
+// client to retry by itself.
 func (a *answer) retryAfter(most int64) {
 	a.t.Helper()
 	var v struct {
@@ -27,7 +28,7 @@ func (a *answer) retryAfter(most int64) {
 		} `json:"error"`
 	}
 	a.into(&v)
-	if !v.Error.Retryable || v.Error.RetryAfter < most*9/10 || v.Error.RetryAfter > most || a.header.Get("Retry-After") == "" {
+	if v.Error.Retryable != (a.status != 409) || v.Error.RetryAfter < most*9/10 || v.Error.RetryAfter > most || a.header.Get("Retry-After") == "" {
 		a.t.Errorf("%s says to come back after %d ms, want about %d: %s", a.call, v.Error.RetryAfter, most, a.body)
 	}
 }
@@ -135,6 +136,17 @@ func TestGroups_BoundTheMembershipsOfAPerson(t *testing.T) {
 	full(zoe.call("POST", path, m{"user_ids": []string{victim.id, last.id}}), "user_ids")
 	if ids, _ := zoe.members(cid, ""); !slices.Equal(ids, []string{zoe.id}) {
 		t.Errorf("the group has %v: where one has no room, none is added", ids)
+	}
+	// The room and the existence of the people it names say nothing about a group to a caller outside of it.
+	stranger, former := join(t, "stranger"), join(t, "former")
+	lost := zoe.group(former)
+	former.call("DELETE", "/groups/"+lost+"/members/me", nil).must(200)
+	for what, ids := range map[string][]string{"a full person": {victim.id}, "no person": {"99999999999"}} {
+		add := func(p *person, cid string) func() *answer {
+			return func() *answer { return p.call("POST", "/groups/"+cid+"/members", m{"user_ids": ids}) }
+		}
+		alike(t, what+" added by a stranger", add(stranger, "g-77"), add(stranger, cid), add(stranger, groups[1])).refused(404, "conversation_not_found", "")
+		add(former, lost)().refused(403, "not_a_member", "")
 	}
 	// Retries are answered as the first requests were, and members of the group itself are no news.
 	if again := last.call("POST", "/groups", body).must(201).text("conversation_id"); again != groups[most-1] {

@@ -9,11 +9,13 @@ import (
 	"tideline/pkg/timeline"
 )
 
-// A caller that is not and never was a member of a conversation is answered as if it did not exist: the status, the bytes, the statements and the
-// time of a refusal say nothing about it. A membership is therefore looked up before its conversation is. Former members know that the
-// conversation exists, and are refused as such.
+// A caller that never was a member of a conversation is answered as if it did not exist: the status, the bytes, the
+// statements and the time of a refusal say nothing about it. A membership is therefore looked up before its
+// conversation is, and before anything else that a request names. Former members know that the conversation exists, and
+// are refused as such.
 
-// errUnknown refuses a conversation that does not exist, or that the caller was never a member of. All such refusals are the same.
+// errUnknown refuses a conversation that does not exist, or that the caller was never a member of. All such refusals
+// are the same.
 func errUnknown() error {
 	return chat.Refuse(chat.CodeConversationUnknown, "there is no such conversation")
 }
@@ -23,14 +25,15 @@ func errLeft() error {
 	return chat.Refuse(chat.CodeNotAMember, "you are not a member of this conversation any more")
 }
 
-// ofOthers reports whether a conversation is a private one between two other people: its id says so, and nothing is looked up.
+// ofOthers reports whether a conversation is a private one between two other people: its id says so, and nothing is
+// looked up.
 func ofOthers(u chat.UserID, id chat.ConversationID) bool {
 	return id.Kind == chat.KindPrivate && !id.HasPeer(u)
 }
 
-// Outside returns the refusal of a call by a user who was found not to be a member of a conversation: conversation_not_found where it
-// never was one, not_a_member where it has left. It asks the store, whatever is remembered; where the membership has begun meanwhile, the
-// refusal says to try again.
+// Outside returns the refusal of a call by a user who was found not to be a member of a conversation:
+// conversation_not_found where it never was one, not_a_member where it has left. It asks the store, whatever is
+// remembered; where the membership has begun meanwhile, the refusal says to try again.
 func (s *Service) Outside(ctx context.Context, u chat.UserID, id chat.ConversationID) error {
 	m, found, err := s.storedMember(ctx, u, id)
 	switch {
@@ -54,7 +57,9 @@ func (s *Service) judged(ctx context.Context, u chat.UserID, id chat.Conversatio
 }
 
 // storedMember returns a membership, present or past, as the store has it now.
-func (s *Service) storedMember(ctx context.Context, u chat.UserID, id chat.ConversationID) (timeline.Member, bool, error) {
+func (s *Service) storedMember(
+	ctx context.Context, u chat.UserID, id chat.ConversationID,
+) (timeline.Member, bool, error) {
 	if ofOthers(u, id) {
 		return timeline.Member{}, false, nil
 	}
@@ -74,7 +79,9 @@ func (s *Service) member(ctx context.Context, u chat.UserID, id chat.Conversatio
 }
 
 // seenBy returns a conversation and the membership of its reader, present or past.
-func (s *Service) seenBy(ctx context.Context, u chat.UserID, id chat.ConversationID) (timeline.Conversation, timeline.Member, error) {
+func (s *Service) seenBy(
+	ctx context.Context, u chat.UserID, id chat.ConversationID,
+) (timeline.Conversation, timeline.Member, error) {
 	var none timeline.Conversation
 	m, found, err := s.member(ctx, u, id)
 	if err != nil {
@@ -94,7 +101,9 @@ func (s *Service) seenBy(ctx context.Context, u chat.UserID, id chat.Conversatio
 }
 
 // seenAt is seenBy as of at least the number that the reader was told.
-func (s *Service) seenAt(ctx context.Context, caller accounts.Caller, id chat.ConversationID, told int64) (timeline.Conversation, timeline.Member, error) {
+func (s *Service) seenAt(
+	ctx context.Context, caller accounts.Caller, id chat.ConversationID, told int64,
+) (timeline.Conversation, timeline.Member, error) {
 	var none timeline.Conversation
 	if told == 0 {
 		return s.seenBy(ctx, caller.User, id)
@@ -147,21 +156,26 @@ func (s *Service) seenAt(ctx context.Context, caller accounts.Caller, id chat.Co
 		}
 	}
 	if m.Present() && told > c.MaxSeq {
-		return none, m, chat.Refuse(chat.CodeUnavailable, "number %d is not stored yet", told).After(toldWait / 2).Because(waited)
+		late := chat.Refuse(chat.CodeUnavailable, "number %d is not stored yet", told)
+		return none, m, late.After(toldWait / 2).Because(waited)
 	}
 	return c, m, nil
 }
 
-// awaitMember waits until a user is a member of a conversation, for at most toldWait, and returns its membership as it is then. A client that
-// was told a number is a member by then, or will be in a moment. For any other client, status, body and time are the same whatever number
-// it claims to have been told, so that they do not say where the conversation stands.
-func (s *Service) awaitMember(ctx context.Context, caller accounts.Caller, id chat.ConversationID, told int64) (timeline.Member, bool, error) {
+// awaitMember waits until a user is a member of a conversation, for at most toldWait, and returns its membership as it
+// is then. A client that was told a number is a member by then, or will be in a moment. For any other client, status,
+// body and time are the same whatever number it claims to have been told, so that they do not say where the
+// conversation stands.
+func (s *Service) awaitMember(
+	ctx context.Context, caller accounts.Caller, id chat.ConversationID, told int64,
+) (timeline.Member, bool, error) {
 	var none timeline.Member
 	if ofOthers(caller.User, id) {
 		return none, false, nil // never, however long
 	}
 	if !s.outsiders.enter(caller.Address) {
-		return none, false, chat.Refuse(chat.CodeRateLimited, "too many pulls from this address wait for a membership").After(toldWait)
+		many := chat.Refuse(chat.CodeRateLimited, "too many pulls from this address wait for a membership")
+		return none, false, many.After(toldWait)
 	}
 	defer s.outsiders.leave(caller.Address)
 	wait, cancel := context.WithTimeout(ctx, toldWait)
@@ -187,8 +201,8 @@ func (s *Service) awaitMember(ctx context.Context, caller accounts.Caller, id ch
 	}
 }
 
-// Bounds of pulls by callers who are no members. A client that was told a number waits for milliseconds, so that even a campus behind one
-// address has few at a time; each of the others keeps a request for a second.
+// Bounds of pulls by callers who are no members. A client that was told a number waits for milliseconds, so that even a
+// campus behind one address has few at a time; each of the others keeps a request for a second.
 const (
 	maxOutsidersPerAddress = 16
 	maxOutsiders           = 1024
@@ -224,11 +238,12 @@ func (o *outsiders) leave(address string) {
 	}
 }
 
-// maxTypedMembers is the largest conversation in which typing is passed on: in a larger one it concerns too few of those it would reach.
+// maxTypedMembers is the largest conversation in which typing is passed on: in a larger one it concerns too few of
+// those it would reach.
 const maxTypedMembers = 200
 
-// MayType reports whether others hear that a member types: in a conversation of at most 200 members, and unless the member is muted.
-// The error refuses those who are no members.
+// MayType reports whether others hear that a member types: in a conversation of at most 200 members, and unless the
+// member is muted. The error refuses those who are no members.
 func (s *Service) MayType(ctx context.Context, u chat.UserID, id chat.ConversationID) (bool, error) {
 	if id.Kind == chat.KindPrivate && id.HasPeer(u) {
 		return true, nil // it need not have a message yet
@@ -243,8 +258,8 @@ func (s *Service) MayType(ctx context.Context, u chat.UserID, id chat.Conversati
 	return c.MemberCount <= maxTypedMembers && m.MutedUntil <= s.now().UnixMilli() && c.DissolvedSeq == 0, nil
 }
 
-// BothSaid returns those of some private conversations in which both people have said something. In these each has shown itself to the
-// other, and may know whether the other is online.
+// BothSaid returns those of some private conversations in which both people have said something. In these each has
+// shown itself to the other, and may know whether the other is online.
 func (s *Service) BothSaid(ctx context.Context, ids []chat.ConversationID) ([]chat.ConversationID, error) {
 	if len(ids) == 0 {
 		return nil, nil

@@ -68,7 +68,7 @@ func errOtherGroup() error {
 // mustHaveRoom refuses to make people members of a group who are members of as many as allowed. Those who are members of
 // this group already are left out, and so are those of commands that were numbered before: a retry is answered as the
 // first request was. Memberships are counted as they are stored: requests about one person that are under way at the same
-// moment do not see each other. The commands are asked for only where a person has no room.
+// moment do not see each other. The commands are requested only when a user has no room.
 func (s *Service) mustHaveRoom(ctx context.Context, caller chat.UserID, field string, users []chat.UserID, commands func() ([]*chat.Command, error)) error {
 	most := s.groups.MaxMemberships
 	full, err := s.store.InGroups(ctx, users, most)

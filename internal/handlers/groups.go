@@ -203,16 +203,13 @@ func (s *Service) AddMembers(ctx context.Context, u chat.UserID, id chat.Convers
 		return Change{}, err
 	}
 	if len(users) == 0 {
-		return Change{}, chat.RefuseField(chat.CodeInvalidField, "user_ids", "names nobody")
+		return Change{}, chat.RefuseField(chat.CodeInvalidField, "user_ids", "must name at least one user")
 	}
 	if r.ClientMsgID == "" {
 		r.ClientMsgID = newClientMsgID()
 	}
-	if err := s.mustExist(ctx, "user_ids", users); err != nil {
-		return Change{}, err
-	}
 	list := joins(id, u, r.ClientMsgID, 0, users)
-	if err := s.mustHaveRoom(ctx, u, "user_ids", users, func() ([]*chat.Command, error) { return list, nil }); err != nil {
+	if err := s.mayBeAdded(ctx, u, id, users, list); err != nil {
 		return Change{}, err
 	}
 	seqs, err := s.commands(ctx, list)
@@ -220,6 +217,20 @@ func (s *Service) AddMembers(ctx context.Context, u chat.UserID, id chat.Convers
 		return Change{}, s.withReturn(ctx, u, id, users, err)
 	}
 	return Change{slices.Max(seqs)}, nil
+}
+
+// mayBeAdded refuses users who do not exist or have no room for another group. It checks nothing for a caller that is not
+// a member: a refusal would show whether the group exists and who is in it. The commands of such a caller are refused where
+// numbers are assigned, and a retry of a former member gets its number.
+func (s *Service) mayBeAdded(ctx context.Context, u chat.UserID, id chat.ConversationID, users []chat.UserID, list []*chat.Command) error {
+	m, found, err := s.storedMember(ctx, u, id)
+	if err != nil || !found || !m.Present() {
+		return err
+	}
+	if err := s.mustExist(ctx, "user_ids", users); err != nil {
+		return err
+	}
+	return s.mustHaveRoom(ctx, u, "user_ids", users, func() ([]*chat.Command, error) { return list, nil })
 }
 
 // RemoveMember ends a membership: the caller's own, or another's.

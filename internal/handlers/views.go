@@ -306,8 +306,8 @@ func (v *views) loadMembers(ctx context.Context, l *memberLoad) {
 	if len(v.members)+len(keys) > maxViews {
 		clear(v.members)
 	}
-	// That a person is no member is not remembered: what strangers ask for would displace what members need, and a membership that begins
-	// must be seen at once.
+	// A missing membership is not cached: requests of strangers would displace entries that members need, and a new
+	// membership must be visible immediately.
 	for k, current := range l.keys {
 		if m, there := l.found[k]; current && there {
 			v.members[k] = m

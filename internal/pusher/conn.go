@@ -45,6 +45,7 @@ type conn struct {
 
 	watched      []chat.ConversationID
 	lastTyping   time.Duration
+	talks        chat.ConversationID // the last private one typed in that both people have said something in
 	lastUnasked  time.Duration
 	lastDeadline time.Duration
 	closeFrame   []byte

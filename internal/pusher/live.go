@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 
 	"tideline/internal/handlers"
 	"tideline/internal/presence"
@@ -162,8 +163,9 @@ type typingRequest struct {
 	Conversation chat.ConversationID `json:"conversation_id"`
 }
 
-// typing reports to those who watch a conversation that its sender types. What is said too often, in a conversation that is too large or by a
-// member that may not speak is dropped without a word: it is not worth a refusal.
+// typing passes on to the watchers of a conversation that the user types. A frame is dropped without a refusal when it comes
+// too soon after the last one, in a conversation that is too large, from a muted member, or in a private
+// conversation in which not both people have said something.
 func (c *conn) typing(ctx context.Context, body []byte) (any, error) {
 	var r typingRequest
 	if err := handlers.Decode(body, &r); err != nil {
@@ -175,23 +177,63 @@ func (c *conn) typing(ctx context.Context, body []byte) (any, error) {
 	now := c.p.clock()
 	c.mu.Lock()
 	user := c.caller.User
-	soon := c.lastTyping != 0 && now-c.lastTyping < c.p.cfg.TypingEvery
 	outside := c.membership(r.Conversation) == nil && !r.Conversation.HasPeer(user)
+	passed := !outside && c.passTypingLocked(now)
 	c.mu.Unlock()
-	if soon && !outside {
+	if !outside && !passed {
 		return nil, nil
 	}
+
 	may, err := c.p.door.MayType(ctx, user, r.Conversation)
 	if err != nil {
 		return nil, err
 	}
-	c.mu.Lock()
-	c.lastTyping = max(now, 1)
-	c.mu.Unlock()
-	if may {
+	if outside { // the membership is newer than what the connection knows
+		c.mu.Lock()
+		passed = c.passTypingLocked(now)
+		c.mu.Unlock()
+	}
+	if passed && may && c.bothTalk(ctx, user, r.Conversation) {
 		c.p.presence.Tell(presence.Signal{Kind: presence.Typing, User: user, Conversation: &r.Conversation})
 	}
 	return nil, nil
+}
+
+// passTypingLocked reports whether TypingEvery has passed since the last typing frame, and starts it again. One of several
+// frames at the same time passes. The caller holds c.mu.
+func (c *conn) passTypingLocked(now time.Duration) bool {
+	if c.lastTyping != 0 && now-c.lastTyping < c.p.cfg.TypingEvery {
+		return false
+	}
+	c.lastTyping = max(now, 1)
+	return true
+}
+
+// bothTalk reports whether both people of a private conversation have said something, as presence requires; it is true of
+// other conversations. The last private conversation found so is remembered: messages are not taken out of the timeline,
+// and a user types in one conversation for a while.
+func (c *conn) bothTalk(ctx context.Context, user chat.UserID, id chat.ConversationID) bool {
+	if peerOf(id, user) == 0 {
+		return true
+	}
+	c.mu.Lock()
+	known := c.talks == id
+	c.mu.Unlock()
+	if known {
+		return true
+	}
+	both, err := c.p.door.BothSaid(ctx, []chat.ConversationID{id})
+	if err != nil {
+		c.p.log.Debug("typing dropped: looking for messages of both people failed", "err", err)
+		return false
+	}
+	if !slices.Contains(both, id) {
+		return false
+	}
+	c.mu.Lock()
+	c.talks = id
+	c.mu.Unlock()
+	return true
 }
 
 // takeSignal passes on what a pusher has told.

@@ -17,6 +17,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"tideline/internal/accounts"
+	"tideline/internal/presence"
 	"tideline/pkg/chat"
 )
 
@@ -355,6 +356,111 @@ func TestLive_TypingAndPresenceReachThoseWhoWatch(t *testing.T) {
 	}
 	if n := len(r.p.people.list()); n != 0 {
 		t.Fatalf("%d people are still watched", n)
+	}
+}
+
+// signals collects the typing signals of a rig.
+func (r *rig) signals() func() int {
+	var mu sync.Mutex
+	n := 0
+	r.live.hear = func(s presence.Signal) {
+		if s.Kind == presence.Typing {
+			mu.Lock()
+			n++
+			mu.Unlock()
+		}
+		r.p.takeSignal(s)
+	}
+	return func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		return n
+	}
+}
+
+func TestLive_TypingInPrivateNeedsWordsOfBoth(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.TypingEvery = 0 })
+	signals := r.signals()
+	private := chat.PrivateConversation(7, 8)
+	silence := func(silent bool) {
+		r.door.mu.Lock()
+		defer r.door.mu.Unlock()
+		r.door.silent = map[chat.ConversationID]bool{private: silent}
+	}
+	eight := r.login("8")
+	typed := func(want int) {
+		t.Helper()
+		if s := eight.ask("typing", map[string]any{"conversation_id": private.String()}); s.Error != nil {
+			t.Fatal(s.Error)
+		}
+		if n := signals(); n != want {
+			t.Fatalf("%d typing signals, want %d", n, want)
+		}
+	}
+
+	silence(true)
+	typed(0)
+	typed(0)
+	silence(false)
+	typed(1)
+	silence(true) // not looked up again
+	typed(2)
+}
+
+func TestLive_ParallelTypingPassesOnce(t *testing.T) {
+	const frames = 8
+	for name, member := range map[string]bool{"a member": true, "a member that the connection does not know of": false} {
+		r := newRig(t, func(c *Config) { c.TypingEvery = time.Hour })
+		signals := r.signals()
+		if member {
+			r.store.join(8, group(1), 1, 0)
+		}
+		r.login("8")
+		var c *conn
+		r.p.mu.Lock()
+		for c = range r.p.all {
+		}
+		r.p.mu.Unlock()
+		inside, release := make(chan struct{}, frames), make(chan struct{})
+		r.door.mu.Lock()
+		r.door.mayType = func(chat.UserID, chat.ConversationID) (bool, error) {
+			inside <- struct{}{}
+			<-release
+			return true, nil
+		}
+		r.door.mu.Unlock()
+		ended := make(chan error, frames)
+		for range frames {
+			go func() {
+				_, err := c.typing(t.Context(), []byte(`{"conversation_id":"g-1"}`))
+				ended <- err
+			}()
+		}
+		// Each frame either waits in MayType or has ended before the first is let go.
+		out := 0
+		for range frames {
+			select {
+			case <-inside:
+			case err := <-ended:
+				if out++; err != nil {
+					t.Fatal(err)
+				}
+			case <-time.After(patience):
+				t.Fatal("a frame neither asks nor ends")
+			}
+		}
+		close(release)
+		for range frames - out {
+			if err := <-ended; err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := signals(); n != 1 {
+			t.Errorf("%s: %d of %d parallel frames pass, want 1", name, n, frames)
+		}
+		if member && out != frames-1 {
+			t.Errorf("%d frames of a member are dropped before a look-up, want %d", out, frames-1)
+		}
 	}
 }
 

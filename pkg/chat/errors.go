@@ -73,7 +73,7 @@ var reasons = []Reason{
 	{CodeNotAMember, 403, false, "The caller has left the conversation. In im.rejected: the sender is not a member, whether it ever was or not."},
 	{CodeMuted, 403, false, "The caller may not speak in the conversation for now."},
 	{CodeRecipient, 409, false, "A recipient of the message is not a member of the conversation; the message names the first one."},
-	{CodeLeftRecently, 409, true, "A person left the group within the last day and cannot be put back by the member who had added them; come back after retry_after_ms."},
+	{CodeLeftRecently, 409, false, "A person left the group within the last day and cannot be put back by the member who had added them until retry_after_ms has passed."},
 	{CodeMembershipLimit, 409, false, "A person would be a member of more groups than allowed; the message names the first one and nothing was changed."},
 	{CodeDissolved, 403, false, "The group was dissolved: it can be read and left, not changed."},
 	{CodeNotFound, 404, false, "There is nothing at this address."},

@@ -320,11 +320,11 @@ func (b *blockBytes) variant(l layout, rows uint64) error {
 	for _, part := range from[:rows] {
 		counts[part]++
 	}
+	if len(l.parts) > len(counts) {
+		return errShortBlock
+	}
 	for i, part := range l.parts {
-		if i >= len(counts) {
-			return errShortBlock
-		}
-		if err := b.values(part, counts[i]); err != nil {
+		if err := b.values(part, counts[uint8(i)]); err != nil {
 			return err
 		}
 	}

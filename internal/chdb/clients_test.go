@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -120,8 +121,8 @@ func TestServer_TakesWhatDriversSend(t *testing.T) {
 	form := func(fields ...string) (contentType, body string) {
 		var b strings.Builder
 		f := multipart.NewWriter(&b)
-		for i := 0; i < len(fields); i += 2 {
-			_ = f.WriteField(fields[i], fields[i+1])
+		for pair := range slices.Chunk(fields, 2) {
+			_ = f.WriteField(pair[0], pair[1])
 		}
 		_ = f.Close()
 		return f.FormDataContentType(), b.String()

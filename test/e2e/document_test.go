@@ -53,7 +53,7 @@ func TestDocument_SchemathesisFindsNothing(t *testing.T) {
 			args := append([]string{
 				"run", document, "--url", pf.HTTP + "/v1", "-H", "Authorization: Bearer " + run.token,
 				"--seed", seed, "--max-examples", "5", "--phases", "examples,coverage,fuzzing", "--no-shrink", "--continue-on-failure", "--no-color", "--warnings", "off",
-				// Rules between fields, and between header and body, are not in a schema: see ADR 32.
+				// Rules between fields, and between header and body, are not in a schema: see ADR 31.
 				"--checks", "all", "--exclude-checks", "positive_data_acceptance",
 			}, run.which...)
 			ctx, cancel := context.WithTimeout(t.Context(), documentWithin)

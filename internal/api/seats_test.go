@@ -58,6 +58,7 @@ func TestSeats_AreFreeWhileAnAnswerIsWritten(t *testing.T) {
 	}
 	_ = res.Body.Close()
 	<-over
+	server.Close() // waits until the request is over
 	if len(s.seats) != 0 || len(s.underWay.of) != 0 {
 		t.Errorf("%d seats and %d clients are left", len(s.seats), len(s.underWay.of))
 	}

@@ -5,6 +5,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
+	"sync"
 	"testing"
 )
 
@@ -14,6 +16,7 @@ type asked struct{ header, body string }
 // hasty answers the first request of a connection and hangs up on the second, as a door does that stops at that moment.
 func hasty(t *testing.T) (base string, seen func() []asked) {
 	t.Helper()
+	var mu sync.Mutex // guards what follows: the next connection may be answered while one hangs up
 	var list []asked
 	connections := map[string]int{}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -22,6 +25,8 @@ func hasty(t *testing.T) (base string, seen func() []asked) {
 			ClientMsgID string `json:"client_msg_id"`
 		}
 		_ = json.Unmarshal(text, &body)
+		mu.Lock()
+		defer mu.Unlock()
 		list = append(list, asked{r.Header.Get("Idempotency-Key"), body.ClientMsgID})
 		if connections[r.RemoteAddr]++; connections[r.RemoteAddr] > 1 {
 			panic(http.ErrAbortHandler)
@@ -29,7 +34,11 @@ func hasty(t *testing.T) (base string, seen func() []asked) {
 		_, _ = io.WriteString(w, "{}")
 	}))
 	t.Cleanup(server.Close)
-	return server.URL, func() []asked { return list }
+	return server.URL, func() []asked {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(list)
+	}
 }
 
 func TestClient_RepeatsByItsNameWhatADoorThatStopsDidNotAnswer(t *testing.T) {

@@ -134,7 +134,7 @@ func (r *Report) JSON(w io.Writer) error {
 	return enc.Encode(r)
 }
 
-// Text writes the report for people: a line for each check, the breaches under it.
+// Text writes the report for people: a line for each check, the breaches under it, and the result as its last line.
 func (r *Report) Text(w io.Writer) error {
 	var b strings.Builder
 	blank := map[string]bool{}
@@ -167,6 +167,14 @@ func (r *Report) Text(w io.Writer) error {
 		} else {
 			fmt.Fprintf(&b, "COULD NOT LOOK at %s: %s\n", u.Part, u.Why)
 		}
+	}
+	switch n := r.Breaches(); {
+	case n > 0:
+		fmt.Fprintf(&b, "result: %d breaches\n", n)
+	case r.Blind():
+		b.WriteString("result: what was checked holds, and a part could not be checked\n")
+	default:
+		b.WriteString("result: everything that was checked holds\n")
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -37,5 +37,5 @@ FROM information_schema.tables WHERE table_schema = DATABASE() AND table_type = 
 	sqliteSizes = `SELECT 'users', COUNT(*), 0 FROM users
 UNION ALL SELECT 'sessions', COUNT(*), 0 FROM sessions
 UNION ALL SELECT 'conversations', COUNT(*), 0 FROM conversations
-UNION ALL SELECT '', 0, (SELECT page_count FROM pragma_page_count()) * (SELECT page_size FROM pragma_page_size())`
+UNION ALL SELECT '', 0, (SELECT page_count FROM pragma_page_count) * (SELECT page_size FROM pragma_page_size)`
 )

@@ -432,7 +432,7 @@ func (m *moved) isWhole(lines []said, flush func()) {
 }
 
 func TestStandalone_ACommunityMovesIn(t *testing.T) {
-	pf := platform.Standalone(t)
+	pf := platform.Standalone(t, platform.ManyPartitions) // converse needs a wrong partition
 	path, lines := chatExport(t)
 	t.Log(lastLine(startImport(t, pf, path).wait()))
 	readLog(t, pf).isWhole(lines, pf.Restart) // the embedded Redis begins empty

@@ -104,6 +104,10 @@ func (pf *Platform) Inside(t testing.TB, cfg *kafka.Config) {
 		return
 	}
 	found, err := embedded.OpenFolder(pf.DataDir)
+	for until := time.Now().Add(time.Minute); (err != nil || !found.Running) && time.Now().Before(until); {
+		time.Sleep(20 * time.Millisecond) // it is starting, and its folder says when it has
+		found, err = embedded.OpenFolder(pf.DataDir)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
